@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The contract: every record that crosses a ring and every number that both halves share.
+ *
+ * The user-space view (src/otelauto/abi.py) is generated from the BTF of the compiled objects by
+ * `make abi`, is checked in, and is compared again when the objects are loaded. So: fixed-width
+ * types only, shared numbers are enumerators (a macro never reaches BTF), pads are named, no
+ * bit-fields, a variable payload comes last.
+ *
+ * Vocabulary. A *connection* is a socket of a watched process, named by its kernel socket cookie.
+ * Each of its two *directions* is a byte stream with offsets that start at 0 when otelauto first
+ * sees the socket. A *segment* is what one system call moved. A *turn* is a run of segments in one
+ * direction, ended by bytes in the other.
+ */
+#ifndef OTELAUTO_ABI_H
+#define OTELAUTO_ABI_H
+
+typedef __u64 ktime_ns;   /* nanoseconds of CLOCK_BOOTTIME */
+typedef __u64 cookie_t;   /* socket cookie: unique for the life of the kernel */
+typedef __u16 port_host;  /* port in host byte order */
+typedef __u32 tgid_t;     /* process id in the initial PID namespace */
+typedef __u32 tid_t;      /* thread id in the initial PID namespace */
+
+enum abi_limit {
+	CAPTURE_MAX = 16384,   /* payload bytes of one record, at most; a power of two */
+	VECTORS_MAX = 16,      /* I/O vectors read of one call, at most */
+	SMALL_SEGMENT = 256,   /* segments up to this are copied whatever the turn's budget */
+	UNIX_PATH_MAX = 108,   /* sizeof(sun_path) */
+	PORT_WORDS = 1024,     /* 64-bit words of the bitmap of wanted ports */
+};
+
+enum record_kind {
+	RECORD_OPENING = 1,    /* struct opening: first sight of a connection */
+	RECORD_SEGMENT = 2,    /* struct segment: bytes moved; payload may be empty */
+	RECORD_ENDING = 3,     /* struct segment, length 0: a direction, or both, ended */
+};
+
+enum direction {
+	DIRECTION_RECEIVED = 0, /* the watched process received the bytes */
+	DIRECTION_SENT = 1,
+};
+
+enum capture_mode {
+	MODE_STREAM = 0,       /* copy every segment (CAPTURE_MAX bytes of each) */
+	MODE_HEADS = 1,        /* copy the first bytes of each turn */
+	MODE_NOTHING = 2,      /* ciphertext or uninteresting: no records but the ending */
+};
+
+enum segment_flag {
+	FLAG_TURN_START = 1,   /* first segment of its turn */
+	FLAG_MIDSTREAM = 2,    /* earlier bytes of this direction passed before otelauto watched */
+	FLAG_TAIL = 4,         /* the field tail holds the last bytes of the segment */
+	FLAG_UNREAD = 8,       /* payload wanted but not readable; the reason is counted */
+	FLAG_TRUNCATED = 16,   /* payload wanted but cut at CAPTURE_MAX or VECTORS_MAX */
+	FLAG_RECEIVE_ENDED = 32, /* ending: the peer's stream is over (end of file was read) */
+	FLAG_SEND_ENDED = 64,  /* ending: this side's stream is over (FIN queued) */
+	FLAG_CLOSED = 128,     /* ending: the socket is closed; no record of it follows */
+	FLAG_RESET = 256,      /* ending: closed by an error (reset, timeout) */
+};
+
+enum socket_role {
+	ROLE_UNKNOWN = 0,
+	ROLE_CLIENT = 1,       /* connect() was seen */
+	ROLE_SERVER = 2,       /* the passive open was seen */
+};
+
+enum process_event_kind {
+	PROCESS_EXEC = 1,
+	PROCESS_FORK = 2,      /* parent was watched, the child is watched already */
+	PROCESS_EXIT = 3,
+	PROCESS_LISTEN = 4,    /* a TCP socket began to listen on a wanted port */
+};
+
+enum target_state {
+	TARGET_WATCHED = 1,
+	TARGET_EXCLUDED = 2,   /* never watched, also when everything else is */
+};
+
+/*
+ * What is counted in the kernel, one slot a reason, summed over CPUs by user space.
+ * RECORDS_PRODUCED = records that user space reads + DROP_RING_FULL, exactly.
+ */
+enum counter {
+	RECORDS_PRODUCED = 0,
+	DROP_RING_FULL = 1,        /* data ring had no room for a record */
+	DROP_STATE_REFUSED = 2,    /* no memory for a socket's state (optmem_max) */
+	DROP_EVENT_RING_FULL = 3,  /* event ring had no room for a process event */
+	UNREAD_FAULT = 4,          /* user memory could not be read */
+	UNREAD_COMPAT_TASK = 5,    /* 32-bit caller */
+	UNREAD_OTHER_CALL = 6,     /* sendfile, splice, io_uring or a kernel-made send: no user buffer */
+	UNREAD_MESSAGE_TRUNC = 7,  /* MSG_TRUNC: the kernel threw the bytes away */
+	UNREAD_VECTORS = 8,        /* more I/O vectors than VECTORS_MAX */
+	BYTES_UNREAD = 9,          /* bytes of the segments counted in UNREAD_* */
+	BYTES_UNSEEN = 10,         /* bytes that TCP sequence numbers prove and no hook saw */
+	EVENTS_PRODUCED = 11,      /* process events, delivered or dropped */
+	COUNTER_COUNT = 12,
+};
+
+/* First sight of a connection. Addresses are in network byte order, IPv4 in the first 4 bytes. */
+struct opening {
+	__u8 kind;             /* enum record_kind */
+	__u8 role;             /* enum socket_role */
+	__u16 family;          /* AF_INET, AF_INET6, AF_UNIX */
+	__u32 sequence;        /* record number on this connection */
+	cookie_t connection;
+	ktime_ns time;
+	tgid_t tgid;
+	tid_t tid;
+	__u32 netns;           /* inode of the network namespace */
+	port_host local_port;
+	port_host remote_port;
+	__u64 inode;           /* of the socket's file; 0 if none */
+	__u8 local[16];
+	__u8 remote[16];
+	__u16 protocol;        /* IPPROTO_TCP, IPPROTO_MPTCP, 0 for AF_UNIX */
+	__u16 path_length;     /* AF_UNIX: bytes of the path that follow */
+	__u32 pad;
+	__u8 path[];
+};
+
+/* Bytes that one system call moved, or (RECORD_ENDING) the end of a direction. */
+struct segment {
+	__u8 kind;             /* enum record_kind */
+	__u8 direction;        /* enum direction */
+	__u16 flags;           /* enum segment_flag */
+	__u32 sequence;        /* record number on this connection */
+	cookie_t connection;
+	ktime_ns time;         /* when the call returned */
+	__u64 offset;          /* of the first byte in its direction; jumps over unseen bytes */
+	__u32 length;          /* bytes moved */
+	__u32 captured;        /* bytes of payload that follow */
+	tgid_t tgid;           /* of the last data call on the connection */
+	tid_t tid;
+	__u32 tcp_sequence;    /* raw TCP sequence number of the first byte; 0 if not TCP */
+	__u32 unseen;          /* bytes just before this segment that no hook saw */
+	__u8 tail[8];          /* last bytes of a segment not wholly captured; needs FLAG_TAIL */
+	__u8 payload[];
+};
+
+struct process_event {
+	__u8 kind;             /* enum process_event_kind */
+	__u8 pad;
+	port_host port;        /* PROCESS_LISTEN */
+	tgid_t tgid;
+	tgid_t parent;         /* PROCESS_FORK */
+	__u32 netns;           /* PROCESS_LISTEN */
+	ktime_ns time;
+};
+
+/* Key and value of the table of learned endpoints. */
+struct endpoint_key {
+	__u8 address[16];      /* remote address; zeros for a local (listening) endpoint */
+	__u32 netns;
+	port_host port;
+	__u16 local;           /* 1: port is the local one */
+};
+
+struct verdict {
+	__u32 mode;            /* enum capture_mode */
+	__u32 want[2];         /* MODE_HEADS: bytes copied of a turn, by enum direction */
+	__u32 start_length[2]; /* bytes of start that count; 0: none */
+	__u8 start[2][8];      /* a segment that begins so is a message head, by enum direction */
+	__u32 pad;
+};
+
+#endif

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records -> connections -> exchanges, without any knowledge of a protocol."""

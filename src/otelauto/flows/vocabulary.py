@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words that parsers, span stages and exporters share; nothing here knows a protocol.
+
+A *connection* carries two byte streams. A parser reads *messages* from them and pairs a request
+with its response: an *exchange*. After the parser everything a reader may want to know about the
+protocol is in the exchange's attributes and instruments; no later stage asks which protocol it was.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+AttributeValue = str | int | float | bool
+Attributes = dict[str, AttributeValue]
+
+
+class Desync(Exception):
+    """The bytes at hand make no sense here: missing, joined mid-stream or not this protocol.
+
+    The only exception a parser may raise for captured bytes. The connection is then asked for the
+    next message boundary.
+    """
+
+
+class Role(enum.Enum):
+    """Which half of a conversation a direction carries."""
+
+    REQUEST = "request"
+    RESPONSE = "response"
+
+
+class Side(enum.Enum):
+    """Which end of the conversation the watched process is (the OpenTelemetry span kind)."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+class Family(enum.IntEnum):
+    """Address families as Linux numbers them (``AF_*``)."""
+
+    UNIX = 1
+    INET = 2
+    INET6 = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One end of a connection. ``host`` is a literal IP address, or the path of a unix socket.
+
+    ``port`` is 0 where the family has none. An IPv4-mapped IPv6 address is written as IPv4.
+    An empty ``host`` means: not known.
+    """
+
+    family: Family
+    host: str
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """A valid W3C ``traceparent`` as seen in the bytes (https://www.w3.org/TR/trace-context/)."""
+
+    trace_id: bytes  # 16 bytes, not all zero
+    span_id: bytes  # 8 bytes, not all zero
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """A histogram that exchanges are measured with.
+
+    Names and units are those of the OpenTelemetry semantic conventions. ``measures`` is the
+    attribute whose value is recorded (an exchange without it is not recorded), or ``None`` for the
+    duration in seconds. ``attributes`` are the span attributes that make a series, where present.
+    """
+
+    name: str
+    unit: str
+    description: str
+    buckets: tuple[float, ...]
+    attributes: tuple[str, ...]
+    measures: str | None = None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request with its response, or what is known of it.
+
+    Times are boot-clock nanoseconds (CLOCK_BOOTTIME). On the server side ``start_ns`` is when the
+    receive call of the first request byte returned and ``end_ns`` when the send call of the last
+    response byte returned; mirrored for the client.
+
+    ``incomplete`` names why the exchange is not whole (``"aborted"``, ``"lost"``, ...): such an
+    exchange becomes a span that says so and enters no histogram; its ``end_ns`` is the last byte
+    seen. ``None`` for a whole exchange.
+    """
+
+    protocol: str  # OpenTelemetry name, "http"
+    side: Side
+    connection: int  # socket cookie
+    tgid: int
+    tid: int
+    start_ns: int
+    end_ns: int
+    local: Address
+    peer: Address
+    name: str  # span name without the route: "GET"
+    attributes: Attributes
+    instruments: tuple[Instrument, ...]
+    path: str | None = None  # what routes are made of; None where the protocol has no paths
+    parent: TraceContext | None = None
+    error: bool = False
+    incomplete: str | None = None
+    # Raw TCP sequence numbers of the first byte of request and response: equal at both ends, the
+    # evidence that links a client's exchange with the server's on one host. 0 when unknown.
+    tcp_sequences: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What user space has decided about the bytes of a connection, or of all of an endpoint's.
+
+    ``mode`` is a value of the contract's ``CaptureMode``. ``want`` and ``start`` are by direction
+    (received, sent): bytes copied of each turn, and how a message head begins (up to 8 bytes).
+    Exactly one of ``connection`` and ``endpoint`` is given. ``endpoint`` is (netns inode, address,
+    is local).
+    """
+
+    mode: int
+    want: tuple[int, int] = (0, 0)
+    start: tuple[bytes, bytes] = (b"", b"")
+    connection: int | None = None
+    endpoint: tuple[int, Address, bool] | None = None
+
+
+@dataclass(slots=True)
+class Description:
+    """What a parser says of an exchange (the protocol's share of :class:`Exchange`)."""
+
+    name: str
+    attributes: Attributes
+    error: bool = False
+    path: str | None = None
+    parent: TraceContext | None = None
+    instruments: tuple[Instrument, ...] = field(default=())

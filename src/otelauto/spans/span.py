@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A span as exporters see it, and the service it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from otelauto.flows.vocabulary import Attributes, Instrument, Side
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Service:
+    """The OpenTelemetry resource of one watched service instance. Compared by identity.
+
+    ``attributes`` are resource attributes beside ``service.name``, ``service.namespace`` and
+    ``service.instance.id`` (``host.name``, ``process.pid``, ``telemetry.sdk.*``, ...).
+    """
+
+    name: str
+    namespace: str
+    instance_id: str
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Span:
+    """One finished span. Times are boot-clock nanoseconds; exporters call ``clock.wall_ns``.
+
+    ``parent_id`` is empty for a root. ``route`` is the low-cardinality path or ``None``.
+    ``incomplete`` as in :class:`otelauto.flows.vocabulary.Exchange`: no histogram counts it.
+    """
+
+    service: Service
+    name: str
+    side: Side
+    trace_id: bytes  # 16 bytes
+    span_id: bytes  # 8 bytes
+    parent_id: bytes  # 8 bytes or empty
+    trace_flags: int
+    start_ns: int
+    end_ns: int
+    attributes: Attributes
+    error: bool
+    incomplete: str | None
+    instruments: tuple[Instrument, ...]
