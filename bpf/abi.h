@@ -115,7 +115,7 @@ struct opening {
 	__u16 protocol;        /* IPPROTO_TCP, IPPROTO_MPTCP, 0 for AF_UNIX */
 	__u16 path_length;     /* AF_UNIX: bytes of the path that follow */
 	__u32 pad;
-	__u8 path[];
+	/* path_length bytes of path follow */
 };
 
 /* Bytes that one system call moved, or (RECORD_ENDING) the end of a direction. */
@@ -134,7 +134,7 @@ struct segment {
 	__u32 tcp_sequence;    /* raw TCP sequence number of the first byte; 0 if not TCP */
 	__u32 unseen;          /* bytes just before this segment that no hook saw */
 	__u8 tail[8];          /* last bytes of a segment not wholly captured; needs FLAG_TAIL */
-	__u8 payload[];
+	/* captured bytes of payload follow */
 };
 
 struct process_event {

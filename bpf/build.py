@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """Compile the BPF objects with the pinned compiler of the ``ziglang`` wheel: reproducible bytes.
 
-    python bpf/build.py OUTPUT_DIRECTORY
+python bpf/build.py OUTPUT_DIRECTORY
 """
 
 from __future__ import annotations
@@ -29,7 +29,17 @@ def build(output: Path) -> list[Path]:
     objects = []
     for source in sorted(HERE.glob("*.bpf.c")):
         target = output / source.with_suffix(".o").name
-        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, "-c", source.name, "-o", str(target)]
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            *FLAGS,
+            "-c",
+            source.name,
+            "-o",
+            str(target),
+        ]
         subprocess.run(command, cwd=HERE, check=True)
         objects.append(target)
     return objects

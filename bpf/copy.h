@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Where a record is put together, and the copying of user bytes into it. */
+#ifndef OTELAUTO_COPY_H
+#define OTELAUTO_COPY_H
+
+enum { TAIL_SIZE = 8 };
+
+/* Loop state, kept in memory: the verifier then sees one state an iteration, not one a history. */
+struct walk {
+	volatile __u64 done;   /* bytes copied */
+	volatile __u64 start;  /* where the vector at hand begins in the segment */
+};
+
+/*
+ * Where a record is put together. One a CPU and direction: the two data programs may preempt each
+ * other, but neither runs twice at once on one CPU (the kernel counts such a miss).
+ */
+struct workspace {
+	union {
+		struct {
+			struct opening opening;
+			__u8 path[UNIX_PATH_MAX + 4];
+		};
+		struct {
+			struct segment segment;
+			__u8 payload[2 * CAPTURE_MAX]; /* twice: offset and length each < max */
+		};
+	};
+	struct user_vector vectors[VECTORS_MAX];
+	struct walk walk;
+};
+
+struct {
+	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_ARRAY);
+	MAP_ATTRIBUTE(max_entries, 2); /* set at load: two a CPU */
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct workspace);
+} workspaces SEC(".maps");
+
+INLINE struct workspace *workspace_get(enum direction direction)
+{
+	__u32 key = bpf_get_smp_processor_id() * 2 + direction;
+
+	return bpf_map_lookup_elem(&workspaces, &key);
+}
+
+INLINE __u32 copy_flat(struct workspace *w, __u64 address, __u64 wanted)
+{
+	OPAQUE(wanted);
+	if (wanted > CAPTURE_MAX)
+		wanted = CAPTURE_MAX;
+	return bpf_probe_read_user(w->payload, wanted, (void *)address) ? 0 : wanted;
+}
+
+/* Read the vector array itself; returns how many vectors are at hand. */
+INLINE __u32 read_vectors(struct workspace *w, const struct user_bytes *from)
+{
+	__u64 count = from->count;
+
+	OPAQUE(count);
+	if (count > VECTORS_MAX)
+		count = VECTORS_MAX;
+	if (bpf_probe_read_user(w->vectors, count * sizeof(struct user_vector),
+				(void *)from->address))
+		return 0;
+	return count;
+}
+
+/*
+ * Gather the first `wanted` bytes of the vectors; returns how many were copied. A function of its
+ * own for the verifier: checked once, not once a path that leads here.
+ */
+GLOBAL __u32 copy_vectors(struct workspace *w, __u32 vector_count, __u32 wanted)
+{
+	if (!w)
+		return 0;
+	w->walk.done = 0;
+	for (__u32 i = 0; i < VECTORS_MAX; i++) {
+		__u64 at = w->walk.done, part;
+
+		if (i >= vector_count || at >= wanted)
+			break;
+		part = w->vectors[i].length;
+		if (part > wanted - at)
+			part = wanted - at;
+		OPAQUE(part);
+		if (part > CAPTURE_MAX)
+			break;
+		OPAQUE(at);
+		at &= CAPTURE_MAX - 1;
+		if (part && bpf_probe_read_user(w->payload + at, part, (void *)w->vectors[i].base))
+			break;
+		w->walk.done = at + part;
+	}
+	return w->walk.done;
+}
+
+/* The last TAIL_SIZE bytes of a segment of `length` bytes that lies in vectors. */
+GLOBAL __u32 copy_vector_tail(struct workspace *w, __u32 vector_count, __u32 length)
+{
+	if (!w || length < TAIL_SIZE)
+		return 0;
+	w->walk.done = 0;
+	w->walk.start = 0;
+	for (__u32 i = 0; i < VECTORS_MAX; i++) {
+		__u64 window = length - TAIL_SIZE, from = w->walk.start, to, part, at;
+		__u64 base, start = from;
+
+		if (i >= vector_count || from >= length)
+			break;
+		base = w->vectors[i].base;
+		to = from + w->vectors[i].length;
+		w->walk.start = to;
+		if (to > length)
+			to = length;
+		if (to <= window)
+			continue;
+		if (from < window)
+			from = window;
+		part = to - from;
+		at = from - window;
+		OPAQUE(part);
+		OPAQUE(at);
+		if (!part || part > TAIL_SIZE || at >= TAIL_SIZE)
+			continue;
+		/* The payload area lies behind the tail: what a wrong `part` could write stays inside. */
+		if (bpf_probe_read_user(w->segment.tail + at, part, (void *)(base + from - start)))
+			return 0;
+		w->walk.done += part;
+	}
+	return w->walk.done == TAIL_SIZE;
+}
+
+#endif

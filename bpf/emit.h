@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Records to the rings, without a wake-up for each, and every loss counted by its reason. */
+#ifndef OTELAUTO_EMIT_H
+#define OTELAUTO_EMIT_H
+
+struct {
+	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	MAP_ATTRIBUTE(max_entries, COUNTER_COUNT);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, __u64);
+} counters SEC(".maps");
+
+INLINE void count(__u32 reason, __u64 amount)
+{
+	__u64 *slot = bpf_map_lookup_elem(&counters, &reason);
+
+	if (slot)
+		__sync_fetch_and_add(slot, amount); /* a softirq's program may interrupt us here */
+}
+
+/* The data ring. A consumer on a timer drains it; crossing half-full wakes the consumer, once. */
+struct {
+	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_RINGBUF);
+	MAP_ATTRIBUTE(max_entries, 4 << 20);
+} records SEC(".maps");
+
+struct {
+	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_RINGBUF);
+	MAP_ATTRIBUTE(max_entries, 256 << 10);
+} events SEC(".maps");
+
+/*
+ * Written by both sides: a map of its own, which user space maps into its memory.
+ * generation: verdicts changed, connections look theirs up again. wake_pending: a wake-up is on its
+ * way; the consumer clears it after a drain, so that a slow consumer does not make each record pay.
+ */
+struct shared_state {
+	__u32 generation;
+	__u32 wake_pending;
+};
+
+struct {
+	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_ARRAY);
+	MAP_ATTRIBUTE(max_entries, 1);
+	MAP_ATTRIBUTE(map_flags, BPF_F_MMAPABLE);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct shared_state);
+} shared SEC(".maps");
+
+const volatile __u64 wake_at = 2 << 20; /* bytes waiting in the data ring */
+
+INLINE struct shared_state *shared_state(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&shared, &zero);
+}
+
+/* Submit one record of the data ring; counted as produced whether it fits or not. */
+INLINE bool emit_record(void *record, __u64 size)
+{
+	struct shared_state *state = shared_state();
+	__u64 flags = BPF_RB_NO_WAKEUP;
+
+	count(RECORDS_PRODUCED, 1);
+	if (bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > wake_at && state &&
+	    !__sync_lock_test_and_set(&state->wake_pending, 1))
+		flags = BPF_RB_FORCE_WAKEUP;
+	if (!bpf_ringbuf_output(&records, record, size, flags))
+		return true;
+	count(DROP_RING_FULL, 1);
+	return false;
+}
+
+/* Submit one process event. Rare, and discovery waits for it: this ring wakes its consumer. */
+INLINE void emit_event(struct process_event *event)
+{
+	count(EVENTS_PRODUCED, 1);
+	if (bpf_ringbuf_output(&events, event, sizeof(*event), 0))
+		count(DROP_EVENT_RING_FULL, 1);
+}
+
+#endif

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel half, running: which processes are watched, what has been captured, what was lost."""
+
+from __future__ import annotations
+
+import mmap
+import select
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from otelauto import abi
+from otelauto.errors import KernelError
+from otelauto.kernel.libbpf import library
+from otelauto.kernel.objects import BpfObject, Probe, ProgramCost
+from otelauto.kernel.ring import Ring
+
+DATA_RING: Final = 4 << 20
+EVENT_RING: Final = 256 << 10
+SHARED_MAPS: Final = ("targets", "counters", "records", "events", "shared")
+NEEDED: Final = ("sock_send", "sock_recv")
+TGID: Final = struct.Struct("<I")
+SHARED: Final = struct.Struct("<II")
+GENERATION_AT, WAKE_PENDING_AT = 0, 4
+PORTS: Final = 1 << 16
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the kernel half is to look at, decided before it is loaded."""
+
+    system_wide: bool = False
+    report_all_execs: bool = False
+    excluded: tuple[int, ...] = ()
+    listen_ports: Iterable[tuple[int, int]] = ()  # ranges, both ends included
+
+
+@dataclass(slots=True)
+class _Words:
+    """The words that both sides write (struct shared_state), mapped."""
+
+    memory: mmap.mmap
+    view: memoryview = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.view = memoryview(self.memory)[: SHARED.size].cast("I")
+
+    def close(self) -> None:
+        self.view.release()
+        self.memory.close()
+
+
+class Capture:
+    """Tier A, loaded and attached. Nothing is pinned: the kernel removes it all with this process.
+
+    Raises KernelError from the constructor when the kernel cannot serve; a tool that can see
+    nothing does not stay up.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        if not Path("/sys/kernel/btf/vmlinux").exists():
+            raise KernelError(
+                "this kernel does not describe its types (no /sys/kernel/btf/vmlinux)",
+                "use a kernel built with CONFIG_DEBUG_INFO_BTF, as Debian's and Ubuntu's are",
+            )
+        self._cpus = library().call("libbpf_num_possible_cpus")
+        self._sockets = BpfObject("sockets")
+        self._processes = BpfObject("procs")
+        self.probes = self._load(wanted)
+        self.tier = "A (socket tracepoints)"
+        self._records = Ring(self._sockets.map_fd("records"), DATA_RING)
+        self._events = Ring(self._sockets.map_fd("events"), EVENT_RING)
+        memory = mmap.mmap(self._sockets.map_fd("shared"), mmap.PAGESIZE)
+        self._shared = _Words(memory)
+        self._poll = select.epoll()
+        for ring in (self._records, self._events):
+            self._poll.register(ring.fd, select.EPOLLIN | select.EPOLLET)
+        self.largest_backlog = 0
+
+    def _load(self, wanted: Wanted) -> list[Probe]:
+        sockets, processes = self._sockets, self._processes
+        sockets.set_constants(system_wide=int(wanted.system_wide), wake_at=DATA_RING // 2)
+        processes.set_constants(
+            system_wide=int(wanted.system_wide), report_all_execs=int(wanted.report_all_execs)
+        )
+        sockets.resize_map("workspaces", 2 * self._cpus)
+        probes = sockets.load()
+        for name in SHARED_MAPS:
+            processes.share_map(name, sockets)
+        for tgid in wanted.excluded:
+            self.exclude(tgid)
+        probes += processes.load()
+        for low, high in wanted.listen_ports:
+            self._want_ports(low, high)
+        for probe in probes:
+            if probe.name in NEEDED and probe.state != "attached":
+                raise KernelError(
+                    f"cannot see socket traffic: {probe.hook} is {probe.state} ({probe.why})",
+                    "otelauto needs Linux 6.3 or newer with BPF tracing allowed",
+                )
+        return probes
+
+    def _want_ports(self, low: int, high: int) -> None:
+        for word in range(low // 64, high // 64 + 1):
+            key = TGID.pack(word)
+            bits = int.from_bytes(self._processes.lookup("wanted_ports", key, 8) or b"", "little")
+            for port in range(max(low, word * 64), min(high, word * 64 + 63) + 1):
+                bits |= 1 << port % 64
+            self._processes.update("wanted_ports", key, bits.to_bytes(8, "little"))
+
+    # ---- targets ----
+
+    def watch(self, tgid: int) -> None:
+        """Watch a process; raises KernelError when the table of targets is full."""
+        self._set_target(tgid, abi.TargetState.TARGET_WATCHED)
+
+    def exclude(self, tgid: int) -> None:
+        """Never watch a process, also when everything else is."""
+        self._set_target(tgid, abi.TargetState.TARGET_EXCLUDED)
+
+    def _set_target(self, tgid: int, state: abi.TargetState) -> None:
+        try:
+            self._sockets.update("targets", TGID.pack(tgid), TGID.pack(state))
+        except OSError as error:
+            raise KernelError(f"cannot watch process {tgid}: {error.strerror}") from error
+
+    def unwatch(self, tgid: int) -> None:
+        """Stop watching a process; no error if it is not watched."""
+        self._sockets.delete("targets", TGID.pack(tgid))
+
+    # ---- verdicts ----
+
+    def put_connection_verdict(self, connection: int, verdict: abi.Verdict) -> None:
+        """Decide for one connection; takes effect at its next segment after :meth:`publish`."""
+        self._sockets.update(
+            "connection_verdicts", struct.pack("<Q", connection), abi.VERDICT.pack(*verdict)
+        )
+
+    def put_endpoint_verdict(self, key: abi.EndpointKey, verdict: abi.Verdict) -> bool:
+        """Decide for every connection of an endpoint; False when the table is full."""
+        try:
+            self._sockets.update(
+                "endpoint_verdicts", abi.ENDPOINT_KEY.pack(*key), abi.VERDICT.pack(*verdict)
+            )
+        except OSError:
+            return False
+        return True
+
+    def publish(self) -> None:
+        """Make every connection look its verdict up again."""
+        words = self._shared.view
+        words[GENERATION_AT // 4] = (words[GENERATION_AT // 4] + 1) & 0xFFFFFFFF
+
+    # ---- draining ----
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but wake early for a process event or a data ring that is half full."""
+        self._poll.poll(seconds)
+
+    def drain_records(self, take: Callable[[memoryview], None]) -> int:
+        """Hand over the records that wait; returns how many. Views are valid in ``take`` only."""
+        self.largest_backlog = max(self.largest_backlog, self._records.waiting)
+        taken = self._records.drain(take)
+        self._shared.view[WAKE_PENDING_AT // 4] = 0
+        return taken
+
+    def drain_events(self) -> list[abi.ProcessEvent]:
+        """The process events that wait."""
+        found: list[abi.ProcessEvent] = []
+        self._events.drain(
+            lambda view: found.append(abi.ProcessEvent(*abi.PROCESS_EVENT.unpack(view)))
+        )
+        return found
+
+    @property
+    def ring_fill(self) -> float:
+        """Share of the data ring that waits, 0 to 1."""
+        return self._records.waiting / DATA_RING
+
+    # ---- self-observation ----
+
+    def counters(self) -> dict[str, int]:
+        """Totals of the kernel's counters by the name in ``enum counter``."""
+        totals = {}
+        for counter in abi.Counter:
+            if counter is abi.Counter.COUNTER_COUNT:
+                continue
+            raw = self._sockets.lookup("counters", TGID.pack(counter), 8 * self._cpus)
+            totals[counter.name] = sum(struct.unpack(f"<{self._cpus}Q", raw)) if raw else 0
+        return totals
+
+    def costs(self) -> list[ProgramCost]:
+        """What the kernel counted of each program."""
+        return self._sockets.costs() + self._processes.costs()
+
+    def kernel_memory(self) -> int:
+        """Bytes of all maps; the state of watched sockets comes on top."""
+        own = {n: s for n, s in self._processes.map_memory().items() if n not in SHARED_MAPS}
+        return sum(self._sockets.map_memory().values()) + sum(own.values())
+
+    def close(self) -> None:
+        """Detach, unload and unmap."""
+        self._poll.close()
+        self._shared.close()
+        self._records.close()
+        self._events.close()
+        self._processes.close()
+        self._sockets.close()

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One compiled BPF object: open, set constants, share maps, load, attach, look up."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from otelauto.errors import KernelError
+from otelauto.kernel import contract
+from otelauto.kernel.btf import KIND_DATASEC, Btf
+from otelauto.kernel.libbpf import BPF_ANY, library
+
+OBJECTS: Final = Path(__file__).parent / "objects"
+
+# Offsets in struct bpf_prog_info (include/uapi/linux/bpf.h).
+PROG_INFO_SIZE: Final = 232
+PROG_INFO_ID: Final = 4
+PROG_INFO_RUN_TIME: Final = 192  # run_time_ns, run_cnt, recursion_misses: u64 each
+PROG_INFO_VERIFIED: Final = 216
+
+
+@dataclass(slots=True)
+class Probe:
+    """One program and what became of it. ``state`` is attached, refused or absent."""
+
+    name: str
+    hook: str
+    state: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramCost:
+    """What the kernel counted of one program; times are 0 while BPF statistics are off."""
+
+    name: str
+    program_id: int
+    run_time_ns: int
+    runs: int
+    missed: int  # not run because it was running already on that CPU
+    verified_instructions: int
+
+
+class BpfObject:
+    """A BPF object file of this package. Everything it makes goes with its file descriptors."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lib = library()
+        path = OBJECTS / f"{name}.bpf.o"
+        if not path.exists():
+            raise KernelError(
+                f"the BPF object {path.name} is missing", "in a checkout run `make bpf`"
+            )
+        contract.check(Btf(contract.section(path, ".BTF")), path.name)
+        self._object = self._lib.call("bpf_object__open_file", str(path).encode(), None)
+        each, call = self._lib.each, self._lib.call
+        self.programs: dict[str, int] = {
+            call("bpf_program__name", p).decode(): p
+            for p in each("bpf_object__next_program", self._object)
+        }
+        self._maps: dict[str, int] = {
+            call("bpf_map__name", m).decode(): m for m in each("bpf_object__next_map", self._object)
+        }
+        self._links: list[int] = []
+
+    def hook(self, program: str) -> str:
+        """The tracepoint of a program, by its section name."""
+        section: bytes = self._lib.call("bpf_program__section_name", self.programs[program])
+        return section.decode().partition("/")[2]
+
+    def set_constants(self, **values: int) -> None:
+        """Set 32- or 64-bit ``const volatile`` knobs by name; before :meth:`load`."""
+        size = ctypes.c_uint32()
+        raw = self._lib.call("bpf_object__btf", self._object)
+        data = self._lib.call("btf__raw_data", raw, ctypes.byref(size))
+        btf = Btf(ctypes.string_at(data, size.value))
+        rodata = btf.find(KIND_DATASEC, ".rodata")
+        (name,) = (n for n in self._maps if n.endswith(".rodata"))
+        length = ctypes.c_size_t()
+        memory = self._lib.call("bpf_map__initial_value", self._maps[name], ctypes.byref(length))
+        by_name = {member.name: member for member in rodata.members}
+        for knob, value in values.items():
+            member = by_name[knob]
+            ctypes.memmove(
+                memory + member.offset, value.to_bytes(member.value, "little"), member.value
+            )
+
+    def share_map(self, name: str, owner: BpfObject) -> None:
+        """Use another loaded object's map instead of one of our own."""
+        self._lib.call("bpf_map__reuse_fd", self._maps[name], owner.map_fd(name))
+
+    def resize_map(self, name: str, entries: int) -> None:
+        """Set ``max_entries``; before :meth:`load`."""
+        self._lib.call("bpf_map__set_max_entries", self._maps[name], entries)
+
+    def load(self) -> list[Probe]:
+        """Load all programs whose hook this kernel has, and attach them one by one.
+
+        Raises KernelError if the kernel takes none of them.
+        """
+        probes = []
+        for name in list(self.programs):
+            hook = self.hook(name)
+            if not self._lib.has_tracepoint(hook):
+                self._lib.call("bpf_program__set_autoload", self.programs.pop(name), False)
+                probes.append(
+                    Probe(name, hook, "absent", f"Linux {platform.release()} has no {hook}")
+                )
+        del self._lib.log[:]
+        try:
+            self._lib.call("bpf_object__load", self._object)
+        except OSError as error:
+            raise self._load_error(error) from error
+        for name, program in self.programs.items():
+            probes.append(self._attach(name, program))
+        return probes
+
+    def _load_error(self, error: OSError) -> KernelError:
+        if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
+            return KernelError(
+                "not allowed to load BPF programs", "run as root, or with CAP_BPF and CAP_PERFMON"
+            )
+        if error.errno == errno.EPERM:
+            return KernelError(
+                "the kernel refuses to load BPF programs",
+                "grant CAP_BPF and CAP_PERFMON; check kernel lockdown and the container's seccomp profile",
+            )
+        telling = [
+            line for line in self._lib.log if line and not line.startswith(("libbpf:", "--"))
+        ]
+        last = telling[-1] if telling else error.strerror
+        return KernelError(
+            f"the kernel does not accept {self.name}.bpf.o: {last}",
+            "run with --log-level debug for the verifier's log, and report it",
+        )
+
+    def _attach(self, name: str, program: int) -> Probe:
+        hook = self.hook(name)
+        try:
+            self._links.append(self._lib.call("bpf_program__attach", program))
+        except OSError as error:
+            return Probe(name, hook, "refused", f"{error.strerror} (errno {error.errno})")
+        return Probe(name, hook, "attached")
+
+    @property
+    def verifier_log(self) -> list[str]:
+        """The last lines that libbpf and the kernel's verifier said."""
+        return list(self._lib.log)
+
+    def map_fd(self, name: str) -> int:
+        """File descriptor of a loaded map."""
+        fd: int = self._lib.call("bpf_map__fd", self._maps[name])
+        return fd
+
+    def program_fd(self, name: str) -> int:
+        """File descriptor of a loaded program."""
+        fd: int = self._lib.call("bpf_program__fd", self.programs[name])
+        return fd
+
+    def update(self, name: str, key: bytes, value: bytes) -> None:
+        """Insert or replace an entry; OSError E2BIG or ENOSPC when the map is full."""
+        self._lib.call("bpf_map_update_elem", self.map_fd(name), key, value, BPF_ANY)
+
+    def delete(self, name: str, key: bytes) -> None:
+        """Remove an entry, if it is there."""
+        try:
+            self._lib.call("bpf_map_delete_elem", self.map_fd(name), key)
+        except FileNotFoundError:
+            return
+
+    def lookup(self, name: str, key: bytes, size: int) -> bytes | None:
+        """The value of ``size`` bytes (all CPUs' values in a row for a per-CPU map), or None."""
+        value = ctypes.create_string_buffer(size)
+        try:
+            self._lib.call("bpf_map_lookup_elem", self.map_fd(name), key, value)
+        except FileNotFoundError:
+            return None
+        return value.raw
+
+    def costs(self) -> list[ProgramCost]:
+        """Run counts and times of the loaded programs."""
+        rows = []
+        for name in self.programs:
+            info = ctypes.create_string_buffer(PROG_INFO_SIZE)
+            length = ctypes.c_uint32(PROG_INFO_SIZE)
+            self._lib.call(
+                "bpf_obj_get_info_by_fd", self.program_fd(name), info, ctypes.byref(length)
+            )
+            (program_id,) = struct.unpack_from("<I", info.raw, PROG_INFO_ID)
+            run_time, runs, missed = struct.unpack_from("<QQQ", info.raw, PROG_INFO_RUN_TIME)
+            (verified,) = struct.unpack_from("<I", info.raw, PROG_INFO_VERIFIED)
+            rows.append(ProgramCost(name, program_id, run_time, runs, missed, verified))
+        return rows
+
+    def map_memory(self) -> dict[str, int]:
+        """Bytes of kernel memory by map, as the kernel accounts them."""
+        return {name: _memlock(self.map_fd(name)) for name in self._maps}
+
+    def close(self) -> None:
+        """Detach and unload."""
+        for link in self._links:
+            self._lib.call("bpf_link__destroy", link)
+        self._links.clear()
+        self._lib.call("bpf_object__close", self._object)
+
+
+def _memlock(fd: int) -> int:
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+        if line.startswith("memlock:"):
+            return int(line.split()[1])
+    return 0

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The consumer side of a BPF ring buffer (kernel/bpf/ringbuf.c), mapped once and walked in place.
+
+Layout of the mapping: a consumer page, a producer page, the data twice in a row (so that a record
+that wraps is contiguous). Each record has an 8-byte header: length with two flag bits, and a page
+offset. Loads of the producer position need acquire order; x86-64 gives it to plain loads, and this
+class refuses other machines.
+"""
+
+from __future__ import annotations
+
+import mmap
+import platform
+from collections.abc import Callable
+from typing import Final
+
+from otelauto.errors import KernelError
+
+BUSY: Final = 1 << 31
+DISCARDED: Final = 1 << 30
+LENGTH_MASK: Final = DISCARDED - 1
+HEADER: Final = 8
+
+
+class Ring:
+    """One ring; ``fd`` is the map's and stays the caller's."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        if platform.machine() != "x86_64":
+            raise KernelError(f"capture is not built for {platform.machine()}", "use x86-64")
+        page = mmap.PAGESIZE
+        self.fd = fd
+        self.size = size
+        self._consumer_map = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._producer_map = mmap.mmap(
+            fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
+        )
+        self._consumer = memoryview(self._consumer_map).cast("Q")
+        self._producer = memoryview(self._producer_map)[:page].cast("Q")
+        self._data = memoryview(self._producer_map)[page:]
+        self._words = self._data.cast("I")
+
+    @property
+    def waiting(self) -> int:
+        """Bytes produced and not consumed yet, record headers included."""
+        return self._producer[0] - self._consumer[0]
+
+    def drain(self, take: Callable[[memoryview], None]) -> int:
+        """Hand each waiting record to ``take`` and free it; returns how many there were.
+
+        The view is valid during the call only. Stops at a record that is still being written, and
+        at the producer position found on entry: a busy producer cannot hold the caller here.
+        """
+        data, words, mask = self._data, self._words, self.size - 1
+        position, end = self._consumer[0], self._producer[0]
+        taken = 0
+        try:
+            while position < end:
+                at = position & mask
+                header = words[at >> 2]
+                if header & BUSY:
+                    break
+                length = header & LENGTH_MASK
+                position += (length + HEADER + 7) & ~7
+                if not header & DISCARDED:
+                    taken += 1
+                    take(data[at + HEADER : at + HEADER + length])
+        finally:
+            self._consumer[0] = position
+        return taken
+
+    def close(self) -> None:
+        """Unmap. The ring itself goes with its last file descriptor."""
+        for view in (self._consumer, self._producer, self._words, self._data):
+            view.release()
+        self._consumer_map.close()
+        self._producer_map.close()
