@@ -31,7 +31,7 @@ struct {
 
 /*
  * Written by both sides: a map of its own, which user space maps into its memory.
- * generation: verdicts changed, connections look theirs up again. wake_pending: a wake-up is on its
+ * generation: targets or verdicts changed, connections look theirs up again; never 0. wake_pending: a wake-up is on its
  * way; the consumer clears it after a drain, so that a slow consumer does not make each record pay.
  */
 struct shared_state {
@@ -72,11 +72,12 @@ INLINE bool emit_record(void *record, __u64 size)
 	return false;
 }
 
-/* Submit one process event. Rare, and discovery waits for it: this ring wakes its consumer. */
-INLINE void emit_event(struct process_event *event)
+/* Submit one process event; `wakeup` if discovery should not wait for the consumer's next turn. */
+INLINE void emit_event(struct process_event *event, bool wakeup)
 {
 	count(EVENTS_PRODUCED, 1);
-	if (bpf_ringbuf_output(&events, event, sizeof(*event), 0))
+	if (bpf_ringbuf_output(&events, event, sizeof(*event),
+			       wakeup ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
 		count(DROP_EVENT_RING_FULL, 1);
 }
 

@@ -28,7 +28,7 @@ INLINE void report(enum process_event_kind kind, tgid_t tgid, tgid_t parent)
 		.time = bpf_ktime_get_boot_ns(),
 	};
 
-	emit_event(&event);
+	emit_event(&event, false);
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -97,6 +97,6 @@ int process_listen(__u64 *context)
 	event.tgid = bpf_get_current_pid_tgid() >> 32;
 	event.netns = sk->__sk_common.skc_net.net->ns.inum;
 	event.time = bpf_ktime_get_boot_ns();
-	emit_event(&event);
+	emit_event(&event, true);
 	return 0;
 }

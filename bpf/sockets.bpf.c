@@ -16,38 +16,13 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-INLINE bool carries_a_stream(struct sock *sk)
-{
-	__u16 family = sk->__sk_common.skc_family;
-
-	if (family == AF_INET || family == AF_INET6)
-		return sk->sk_protocol == IPPROTO_TCP || sk->sk_protocol == IPPROTO_MPTCP;
-	return family == AF_UNIX && sk->sk_type == SOCK_STREAM;
-}
-
-/* Sockets of the kernel's own (NFS, NBD) have no file; their bytes are not the process's. */
-INLINE bool belongs_to_a_process(struct sock *sk)
-{
-	struct socket *socket = sk->sk_socket;
-
-	return socket && socket->file;
-}
-
-INLINE bool is_watched_stream(struct sock *sk)
-{
-	return is_watched(bpf_get_current_pid_tgid() >> 32) && carries_a_stream(sk) &&
-	       belongs_to_a_process(sk);
-}
-
 /* A call that moved nothing still ends a multi-message call's run over its slots. */
 INLINE int on_nothing(struct sock *sk, int result, enum direction direction)
 {
 	struct connection *c;
 
-	if (!is_watched_stream(sk))
-		return 0;
 	c = connection_get(sk, 0);
-	if (!c)
+	if (!c || c->tgid != bpf_get_current_pid_tgid() >> 32)
 		return 0;
 	c->slot[direction & 1].slots = 0;
 	if (result == 0 && direction == DIRECTION_RECEIVED && sk->sk_shutdown & RCV_SHUTDOWN &&
@@ -66,8 +41,6 @@ int sock_send(__u64 *context)
 
 	if (result <= 0)
 		return on_nothing(sk, result, DIRECTION_SENT);
-	if (!is_watched_stream(sk))
-		return 0;
 	return on_segment(sk, result, DIRECTION_SENT, flags & MSG_OOB ? UNREAD_OTHER_CALL : 0);
 }
 
@@ -82,8 +55,6 @@ int sock_recv(__u64 *context)
 		return 0;
 	if (result <= 0)
 		return on_nothing(sk, result, DIRECTION_RECEIVED);
-	if (!is_watched_stream(sk))
-		return 0;
 	if (flags & MSG_TRUNC)
 		unread = UNREAD_MESSAGE_TRUNC;
 	else if (flags & MSG_OOB)

@@ -76,6 +76,25 @@ INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
 	return bpf_sk_storage_get(&connections, sk, NULL, flags);
 }
 
+/* ---- which sockets ---- */
+
+INLINE bool carries_a_stream(struct sock *sk)
+{
+	__u16 family = sk->__sk_common.skc_family;
+
+	if (family == AF_INET || family == AF_INET6)
+		return sk->sk_protocol == IPPROTO_TCP || sk->sk_protocol == IPPROTO_MPTCP;
+	return family == AF_UNIX && sk->sk_type == SOCK_STREAM;
+}
+
+/* Sockets of the kernel's own (NFS, NBD) have no file; their bytes are not the process's. */
+INLINE bool belongs_to_a_process(struct sock *sk)
+{
+	struct socket *socket = sk->sk_socket;
+
+	return socket && socket->file;
+}
+
 /* ---- addresses and verdicts ---- */
 
 INLINE void read_addresses(struct sock *sk, struct opening *to)
@@ -361,32 +380,53 @@ INLINE void place_segment(struct connection *c, struct segment *s, struct sock *
 	}
 }
 
-/* `length` > 0 bytes passed on `sk`; the caller checked that its process is watched. */
+/*
+ * The slow path of a connection: at its first segment here, when another process uses it, and when
+ * user space changed targets or verdicts. NULL if its bytes are not ours to see.
+ */
+INLINE struct connection *admit_connection(struct sock *sk, enum direction direction,
+					   __u32 length, tgid_t tgid, __u32 generation)
+{
+	struct connection *c;
+
+	if (!is_watched(tgid) || !carries_a_stream(sk) || !belongs_to_a_process(sk))
+		return NULL;
+	c = connection_get(sk, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c) {
+		count(DROP_STATE_REFUSED, 1);
+		return NULL;
+	}
+	if (!(c->bits & CONNECTION_STARTED))
+		start_connection(c, sk, direction, length);
+	c->tgid = tgid;
+	if (c->generation != generation) {
+		c->generation = generation;
+		refresh_verdict(sk, c);
+	}
+	return c;
+}
+
+/* `length` > 0 bytes passed on `sk`, in the context of the task that moved them. */
 INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, __u32 unread)
 {
-	struct connection *c = connection_get(sk, BPF_SK_STORAGE_GET_F_CREATE);
+	struct connection *c = connection_get(sk, 0);
 	struct workspace *w = workspace_get(direction);
 	struct shared_state *shared = shared_state();
 	struct segment_plan plan = { .length = length, .unread = unread, .direction = direction };
 	__u64 id = bpf_get_current_pid_tgid();
-	ktime_ns now = bpf_ktime_get_boot_ns();
+	tgid_t tgid = id >> 32;
 	struct segment *s;
+	ktime_ns now;
 
 	if (!w || !shared)
 		return 0;
-	if (!c) {
-		count(DROP_STATE_REFUSED, 1);
+	if (!c || c->tgid != tgid || c->generation != shared->generation)
+		c = admit_connection(sk, direction, length, tgid, shared->generation);
+	if (!c)
 		return 0;
-	}
-	if (!(c->bits & CONNECTION_STARTED))
-		start_connection(c, sk, direction, length);
-	c->tgid = id >> 32;
 	c->tid = id;
-	if (c->generation != shared->generation) {
-		c->generation = shared->generation;
-		refresh_verdict(sk, c);
-	}
 	s = &w->segment;
+	now = bpf_ktime_get_boot_ns();
 	if (!(c->bits & CONNECTION_ANNOUNCED))
 		announce(c, sk, w, now);
 	__builtin_memset(s, 0, sizeof(*s));

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 AttributeValue = str | int | float | bool
 Attributes = dict[str, AttributeValue]
 
 
-class Desync(Exception):
+class Desync(Exception):  # noqa: N818  (a state of affairs, not an error of ours)
     """The bytes at hand make no sense here: missing, joined mid-stream or not this protocol.
 
     The only exception a parser may raise for captured bytes. The connection is then asked for the
@@ -145,3 +146,128 @@ class Description:
     path: str | None = None
     parent: TraceContext | None = None
     instruments: tuple[Instrument, ...] = field(default=())
+
+
+class Likeness(enum.Enum):
+    """What the first bytes of a turn look like to a protocol. Strict: a miss beats a mistake."""
+
+    NO = "no"
+    MAYBE = "maybe"  # too few bytes to tell
+    REQUEST = "request"
+    RESPONSE = "response"
+
+
+class Stream(Protocol):
+    """One direction of a connection as a parser sees it: bytes at absolute offsets, with holes.
+
+    ``position`` is the offset of the next byte to read (it may lie ahead of ``end``: bytes skipped
+    before they passed), ``end`` the offset after the last byte that passed, ``ended`` whether the
+    sender has finished this direction in good order.
+    """
+
+    position: int
+    end: int
+    ended: bool
+
+    def window(self) -> bytes:
+        """The known bytes from ``position`` up to the first hole or the end."""
+        ...
+
+    def hole(self) -> bool:
+        """Whether bytes that passed, but are not known, follow the window."""
+        ...
+
+    def skip(self, count: int) -> None:
+        """Move ``position`` on by ``count`` bytes, known or not, passed or not."""
+        ...
+
+    def rewind(self) -> None:
+        """Take back what was skipped beyond ``end``."""
+        ...
+
+    def time_at(self, offset: int) -> int:
+        """Boot-clock ns at which the byte at ``offset`` (>= position - 1) passed."""
+        ...
+
+    def sequence_at(self, offset: int) -> int:
+        """Raw TCP sequence number of the byte at ``offset`` (>= position - 1), 0 if not known."""
+        ...
+
+    def last_bytes(self) -> bytes:
+        """The last bytes that passed, up to 8, as far as they are known."""
+        ...
+
+
+@dataclass(slots=True)
+class Message:
+    """A request or a response from the moment its head is known. Parsers extend it.
+
+    ``start`` is the stream offset of its first byte. A message is ``complete`` when its last byte
+    has passed; then ``end_ns`` is when. An ``open_ended`` message does not tell its own end (cut
+    short, lost framing): whoever follows the connection settles it by what comes next, and by
+    silence only if ``may_be_over``.
+    """
+
+    start: int
+    start_ns: int
+    tcp_sequence: int
+    head_size: int
+    end_ns: int = 0
+    complete: bool = False
+    open_ended: bool = False
+    may_be_over: bool = False
+    truncated: bool = False  # the head was longer than what was captured of it
+
+
+M = TypeVar("M", bound=Message)
+
+
+class Parser(Protocol[M]):
+    """A protocol's reader of one connection. Raises nothing but :class:`Desync`."""
+
+    upgraded: bool  # the bytes that follow are no longer of this protocol
+
+    def read(self, role: Role, stream: Stream, request: M | None) -> M | None:
+        """The next message, once its head is there; ``None``: more bytes are needed.
+
+        ``request`` is the request that a response answers (``None`` for a request).
+        """
+        ...
+
+    def read_partial(self, stream: Stream) -> M | None:
+        """A request from a head that will not become whole; ``None`` if it says too little."""
+        ...
+
+    def advance(self, message: M, stream: Stream) -> None:
+        """Follow the body of ``message`` as far as bytes have passed; may complete it."""
+        ...
+
+    def settle(self, message: M, stream: Stream) -> None:
+        """Declare an open-ended ``message`` complete with the last byte that was advanced over."""
+        ...
+
+    def answered(self, request: M, response: M, stream: Stream) -> None:
+        """The final ``response`` to ``request`` begins; ``stream`` carries the request."""
+        ...
+
+    def describe(
+        self, side: Side, ends: tuple[Address, Address], request: M, response: M | None
+    ) -> Description:
+        """What the exchange was. ``ends`` are the local and the remote address."""
+        ...
+
+
+class Recognizer(Protocol):
+    """A protocol as the registry lists it."""
+
+    name: str
+    opaque: bool  # recognised only to be named: nothing in it is read
+    response_start: bytes  # how every response begins; may be empty (at most 8 bytes)
+
+    def recognize(self, head: bytes, at_start: bool) -> Likeness:
+        """What ``head`` is the beginning of. ``at_start``: nothing passed before it."""
+        ...
+
+    def parser(self) -> Parser[Any]:
+        """A reader for a new connection. Raises ``NotImplementedError`` if opaque."""
+        ...

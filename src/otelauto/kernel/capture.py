@@ -74,6 +74,7 @@ class Capture:
         self._events = Ring(self._sockets.map_fd("events"), EVENT_RING)
         memory = mmap.mmap(self._sockets.map_fd("shared"), mmap.PAGESIZE)
         self._shared = _Words(memory)
+        self.publish()
         self._poll = select.epoll()
         for ring in (self._records, self._events):
             self._poll.register(ring.fd, select.EPOLLIN | select.EPOLLET)
@@ -129,6 +130,7 @@ class Capture:
     def unwatch(self, tgid: int) -> None:
         """Stop watching a process; no error if it is not watched."""
         self._sockets.delete("targets", TGID.pack(tgid))
+        self.publish()
 
     # ---- verdicts ----
 
@@ -149,9 +151,9 @@ class Capture:
         return True
 
     def publish(self) -> None:
-        """Make every connection look its verdict up again."""
+        """Make every connection look its target and its verdict up again."""
         words = self._shared.view
-        words[GENERATION_AT // 4] = (words[GENERATION_AT // 4] + 1) & 0xFFFFFFFF
+        words[GENERATION_AT // 4] = words[GENERATION_AT // 4] % 0xFFFFFFFF + 1
 
     # ---- draining ----
 

@@ -131,7 +131,7 @@ class BpfObject:
         if error.errno == errno.EPERM:
             return KernelError(
                 "the kernel refuses to load BPF programs",
-                "grant CAP_BPF and CAP_PERFMON; check kernel lockdown and the container's seccomp profile",
+                "grant CAP_BPF and CAP_PERFMON; check kernel lockdown and the seccomp profile",
             )
         telling = [
             line for line in self._lib.log if line and not line.startswith(("libbpf:", "--"))

@@ -1,0 +1,3 @@
+module otelauto.example/stock
+
+go 1.22

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wiring: read it from top to bottom. Only this module sees every room.
+
+kernel -> records -> flows -> exchanges -> span stages -> spans -> exporters
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from otelauto import doctor as support
+from otelauto.config import Config
+from otelauto.control import Control, ask
+from otelauto.counters import Counters
+from otelauto.errors import OtelautoError
+from otelauto.export.exposition import Family, Kind
+from otelauto.flows.flows import Flows
+from otelauto.instrument import Watcher
+from otelauto.protocols import protocols
+
+redact = None  # TEMP
+from otelauto.protocols.settings import ProtocolSettings
+from otelauto.publish import Publisher
+from otelauto.recording import Note, Reader, Writer
+from otelauto.spans.clock import WallClock, boot_now_ns
+from otelauto.spans.service import build_service
+from otelauto.spans.span import Service
+from otelauto.status import live_report
+
+log = logging.getLogger("otelauto")
+
+CLOCK_INTERVAL_S: Final = 1.0
+EXPIRE_INTERVAL_S: Final = 5.0
+
+
+class Stop:
+    """True once SIGINT or SIGTERM has come; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, signal.SIG_DFL)
+
+    def __bool__(self) -> bool:
+        return self.asked
+
+
+class App:
+    """An instrumenter: a watcher, the flows, a publisher and the control socket."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.counters = Counters()
+        self.started = time.time()
+        self.clock = WallClock()
+        self.watcher = Watcher(config, self.counters, on_gone=self._on_gone)
+        self.publisher = Publisher(
+            config, self.counters, self.watcher.service_of, self.clock, [self._families]
+        )
+        self.flows = make_flows(config, self.counters, self.publisher, boot_now_ns)
+        self.control = Control(Path(config.control_socket))
+        self._next_clock = self._next_expiry = 0.0
+        self._told: set[tuple[str, str]] = set()
+
+    def run(self, stop: Stop) -> None:
+        """Watch and publish until ``stop``."""
+        self.publisher.start()
+        self.control.start()
+        self.watcher.start()
+        log.info("watching tier=%s targets=%d", self.watcher.capture.tier, self._target_count())
+        if not self._target_count():
+            log.warning("nothing matches the selection yet; waiting for it to start")
+        gc.freeze()  # what is alive now stays; collections look at the rest
+        while not stop:
+            self.watcher.turn(self.flows.feed)
+            self._after_drain()
+            self._housekeeping(time.monotonic())
+
+    def _after_drain(self) -> None:
+        self.flows.tick(boot_now_ns())
+        self.watcher.put_verdicts(self.flows.take_verdicts())
+        self.publisher.flush()
+        self.control.serve(lambda: live_report(self))
+
+    def _housekeeping(self, now: float) -> None:
+        if now >= self._next_clock:
+            self._next_clock = now + CLOCK_INTERVAL_S
+            self.clock.track()
+        if now >= self._next_expiry:
+            self._next_expiry = now + EXPIRE_INTERVAL_S
+            for service in self.watcher.services.expire():
+                self.publisher.forget(service)
+            self._tell_unread()
+
+    def _tell_unread(self) -> None:
+        """Say once of each endpoint that its traffic cannot be read, and why."""
+        for unread in self.flows.connections().unread:
+            key = (unread.carries, unread.endpoint)
+            if key not in self._told:
+                self._told.add(key)
+                log.warning("traffic of %s is not read: it carries %s", key[1], key[0])
+
+    def _on_gone(self, tgid: int) -> None:
+        self.flows.forget(tgid)
+
+    def _target_count(self) -> int:
+        return len(self.watcher.discovery.targets())
+
+    def _families(self) -> Iterator[Family]:
+        """Gauges of the Prometheus page. Read by the scraping thread: single values only."""
+        capture = self.watcher.capture
+        for name, text, value in (
+            ("targets", "Processes that are watched.", self._target_count),
+            ("ring_fill_ratio", "Share of the data ring that waits.", lambda: capture.ring_fill),
+            ("kernel_memory_bytes", "Kernel memory of all BPF maps.", capture.kernel_memory),
+            ("metric_series", "RED series that are held.", self.publisher.red.size),
+        ):
+            yield Family(f"otelauto_{name}", Kind.GAUGE, text, _sample(value))
+
+    def close(self) -> None:
+        """Deliver what the kernel still holds, flush the exporters, unload."""
+        self.watcher.drain(self.flows.feed)
+        self.flows.tick(boot_now_ns())
+        self.watcher.count()
+        self.publisher.close()
+        self.control.close()
+        self.watcher.close()
+
+
+def _sample(value: Callable[[], float]) -> Callable[[], list[Any]]:
+    return lambda: [({}, value())]
+
+
+def make_flows(
+    config: Config, counters: Counters, publisher: Publisher, now: Callable[[], int]
+) -> Flows:
+    """The flows with every protocol, delivering to ``publisher``."""
+    settings = ProtocolSettings(capture_query=config.http.capture_query)
+    return Flows(protocols(settings), counters, publisher.deliver, now, config.limits.connections)
+
+
+@contextmanager
+def closing(app: App) -> Iterator[App]:
+    """Close ``app`` whatever happens."""
+    try:
+        yield app
+    finally:
+        app.close()
+
+
+def run(config: Config) -> int:
+    """``otelauto run``: watch and publish until a signal."""
+    stop = Stop()
+    with closing(App(config)) as app:
+        app.run(stop)
+        log.info("stopping")
+    log.info("stopped spans=%d", app.publisher.processed)
+    return 0
+
+
+def doctor(config: Config) -> int:
+    """``otelauto doctor``: what works here, what does not, and why."""
+    return support.examine(config)
+
+
+def status(config: Config) -> int:
+    """``otelauto status``: ask the running otelauto."""
+    support.show(ask(Path(config.control_socket)))
+    return 0
+
+
+def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
+    """``otelauto record``: write the kernel's records to a file."""
+    stop = Stop()
+    give_up_at = time.monotonic() + seconds if seconds else float("inf")
+    with Writer(path, None if raw else redact) as writer:
+        watcher = Watcher(
+            config, Counters(), on_target=lambda target: writer.note(_note(watcher, target.tgid))
+        )
+        try:
+            watcher.start()
+            log.info("recording file=%s", path)
+            while not stop and time.monotonic() < give_up_at:
+                watcher.turn(writer.write)
+                writer.flush()
+            watcher.drain(writer.write)
+        finally:
+            watcher.close()
+    log.info("recorded records=%d malformed=%d", writer.records, writer.malformed)
+    return 0
+
+
+def _note(watcher: Watcher, tgid: int) -> Note:
+    service = watcher.services.of(tgid)
+    assert service is not None  # told of targets only after they were added
+    return {
+        "tgid": tgid,
+        "service": [service.name, service.namespace, service.instance_id],
+        "attributes": service.attributes,
+    }
+
+
+def replay(config: Config, path: Path) -> int:
+    """``otelauto replay``: publish what a recording holds."""
+    services: dict[int, Service] = {}
+    made: dict[tuple[str, str, str], Service] = {}
+
+    def on_note(note: Note) -> None:
+        name, namespace, instance_id = map(str, note["service"])
+        key = (name, namespace, instance_id)
+        if key not in made:
+            made[key] = Service(name, namespace, instance_id, note["attributes"])
+        services[int(note["tgid"])] = made[key]
+
+    reader = Reader(path, on_note)
+    offset = reader.header.boot_to_wall_ns
+    clock = WallClock(boot=lambda: 0, wall=lambda: offset)
+    counters = Counters()
+    unknown = build_service("unknown_service", version="")
+    publisher = Publisher(config, counters, lambda tgid: services.get(tgid, unknown), clock)
+    last = 0
+    flows = make_flows(config, counters, publisher, lambda: last)
+    publisher.start()
+    try:
+        for taken in reader:
+            flows.feed(taken)
+            last = max(last, int.from_bytes(taken[16:24], "little"))
+            flows.tick(last)
+            publisher.flush()
+        flows.tick(last + 10**9)
+    except (KeyError, TypeError, ValueError) as error:
+        raise OtelautoError(f"{path} holds a note that makes no sense: {error!r}") from error
+    finally:
+        publisher.close()
+    if reader.torn_bytes:
+        log.warning("the recording ends in the middle: %d bytes left out", reader.torn_bytes)
+    log.info("replayed spans=%d", publisher.processed)
+    return 0

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What values settings take: how each kind is read from text, and how it is shown again.
+
+Every value arrives as text (YAML scalars are not interpreted by YAML's own rules, so ``on``,
+``0755`` or ``12:30`` mean the same in a file as in an environment variable).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Pairs = Sequence[tuple[str, str]]
+Raw = str | list[str] | list[tuple[str, str]]
+
+MAX_PORT = 65535
+MAX_PID = 1 << 22  # PID_MAX_LIMIT of 64-bit kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """A kind of value. The readers raise :class:`ValueError`; its text, if any, is the remedy."""
+
+    name: str  # as the documentation calls it
+    allowed: str  # completes "it takes ..."
+    example: str
+    from_text: Callable[[str], T]
+    from_list: Callable[[Sequence[str]], T] | None = None
+    from_pairs: Callable[[Pairs], T] | None = None
+    show: Callable[[T], Any] = lambda value: value
+    secret: bool = False
+
+    def read(self, raw: Raw) -> T:
+        """The value that ``raw`` (a scalar, a list of scalars or a mapping's pairs) stands for."""
+        if isinstance(raw, str):
+            return self.from_text(raw)
+        if raw and isinstance(raw[0], tuple):
+            if self.from_pairs is None:
+                raise ValueError
+            return self.from_pairs(raw)
+        if self.from_list is None:
+            raise ValueError
+        return self.from_list(raw)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """A set of TCP ports, as sorted, disjoint ranges (low, high), both inclusive."""
+
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def __contains__(self, port: object) -> bool:
+        return isinstance(port, int) and any(low <= port <= high for low, high in self.ranges)
+
+    def __iter__(self) -> Iterator[int]:
+        for low, high in self.ranges:
+            yield from range(low, high + 1)
+
+    def __bool__(self) -> bool:
+        return bool(self.ranges)
+
+    def __str__(self) -> str:
+        return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in self.ranges)
+
+    @classmethod
+    def of(cls, ranges: Sequence[tuple[int, int]]) -> Ports:
+        """The union of ``ranges``; those that touch or overlap are joined."""
+        joined: list[tuple[int, int]] = []
+        for low, high in sorted(ranges):
+            if joined and low <= joined[-1][1] + 1:
+                joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+            else:
+                joined.append((low, high))
+        return cls(tuple(joined))
+
+
+_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
+_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_UNIT_SECONDS = {
+    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
+}  # fmt: skip
+
+
+def split_list(text: str) -> list[str]:
+    """The items of a comma-separated list, without blanks around them or empty items."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def read_integer(text: str) -> int:
+    """A decimal integer; raises :class:`ValueError` for anything else (also ``1_000``)."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        raise ValueError
+    return int(text)
+
+
+def read_duration(text: str) -> float:
+    """Seconds of a duration such as ``5s``, ``500ms``, ``1m30s``; a number needs its unit."""
+    stripped = text.strip()
+    if re.fullmatch(r"0+", stripped):
+        return 0.0
+    pieces = _DURATION.findall(stripped)
+    if not pieces or "".join(number + unit for number, unit in pieces) != stripped:
+        if re.fullmatch(r"[0-9.]+", stripped):
+            raise ValueError(f'Add the unit, for example "{stripped}s" or "{stripped}ms".')
+        raise ValueError
+    seconds = math.fsum(float(number) * _UNIT_SECONDS[unit] for number, unit in pieces)
+    if not math.isfinite(seconds):
+        raise ValueError
+    return seconds
+
+
+def show_duration(seconds: float) -> str:
+    """The shortest text that :func:`read_duration` reads as ``seconds``."""
+    if seconds == 0:
+        return "0s"
+    for unit, size in (("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size and (seconds / size).is_integer():
+            return f"{int(seconds / size)}{unit}"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def read_boolean(text: str) -> bool:
+    """true or false, also yes/no, on/off, 1/0; case does not matter."""
+    word = text.strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError
+    return word in _TRUE
+
+
+def _read_port_range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    first = read_integer(low)
+    last = read_integer(high) if dash else first
+    if not 1 <= first <= last <= MAX_PORT:
+        raise ValueError
+    return first, last
+
+
+def read_ports(text: str) -> Ports:
+    """Ports of ``443``, ``80,443`` or ``80,8000-8999``."""
+    items = split_list(text)
+    if not items:
+        raise ValueError
+    return Ports.of([_read_port_range(item) for item in items])
+
+
+def _read_pids(items: Sequence[str]) -> tuple[int, ...]:
+    pids = sorted({read_integer(item) for item in items})
+    if not pids or pids[0] < 1 or pids[-1] > MAX_PID:
+        raise ValueError
+    return tuple(pids)
+
+
+def _read_pattern(text: str) -> str:
+    if not text.strip() or any(char in text for char in "?# "):
+        raise ValueError("A pattern is a path such as /users/:id, without query or blanks.")
+    return text
+
+
+def _read_patterns(items: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_read_pattern(item) for item in items)
+
+
+def _read_line(text: str) -> str:
+    if any(ord(char) < 32 for char in text):
+        raise ValueError("Remove the control characters.")
+    return text
+
+
+def _read_url_path(text: str) -> str:
+    if not re.fullmatch(r"/[!-~]*", text) or "?" in text or "#" in text:
+        raise ValueError
+    return text
+
+
+def _read_file_path(text: str) -> str:
+    if "\0" in text:
+        raise ValueError
+    return text
+
+
+def integer(minimum: int, maximum: int | None = None, *, example: int) -> Kind[int]:
+    """A whole number of ``minimum`` or more, and of ``maximum`` at most."""
+
+    def read(text: str) -> int:
+        value = read_integer(text)
+        if value < minimum or (maximum is not None and value > maximum):
+            raise ValueError
+        return value
+
+    span = f"from {minimum} to {maximum}" if maximum is not None else f"of {minimum} or more"
+    return Kind("integer", f"a whole number {span}", str(example), read)
+
+
+def duration(*, above_zero: bool = False, example: str = "5s") -> Kind[float]:
+    """A duration in seconds, zero allowed unless ``above_zero``."""
+
+    def read(text: str) -> float:
+        value = read_duration(text)
+        if above_zero and value == 0:
+            raise ValueError
+        return value
+
+    more = " above zero" if above_zero else ""
+    allowed = f"a duration{more} with units (ns, us, ms, s, m, h)"
+    return Kind("duration", allowed, example, read, show=show_duration)
+
+
+def milliseconds(*, above_zero: bool = False) -> Kind[float]:
+    """Seconds, written as whole milliseconds (the unit of the OpenTelemetry variables)."""
+
+    def read(text: str) -> float:
+        value = read_integer(text)
+        if value < int(above_zero):
+            raise ValueError
+        return value / 1000
+
+    more = " above zero" if above_zero else ""
+    allowed = f"a whole number of milliseconds{more}"
+    return Kind("milliseconds", allowed, "10000", read, show=show_duration)
+
+
+def choice(*words: str, case: Callable[[str], str] = str.lower) -> Kind[str]:
+    """One of ``words``, in any case."""
+
+    def read(text: str) -> str:
+        word = case(text.strip())
+        if word not in words:
+            raise ValueError
+        return word
+
+    listed = ", ".join(words[:-1]) + f" or {words[-1]}"
+    return Kind(" \\| ".join(f"`{word}`" for word in words), listed, words[-1], read)
+
+
+BOOLEAN: Kind[bool] = Kind("boolean", "true or false", "true", read_boolean)
+STRING: Kind[str] = Kind("string", "one line of text", "my-service", _read_line)
+EXECUTABLE: Kind[str] = Kind(
+    "path suffix or pattern",
+    "the end of an executable's path, or a shell pattern with * ? [",
+    "my-service",
+    _read_line,
+)
+PORT = integer(0, MAX_PORT, example=8080)
+PORTS: Kind[Ports] = Kind(
+    "ports",
+    "ports from 1 to 65535: one, a list or ranges",
+    "80,443,8000-8999",
+    read_ports,
+    lambda items: read_ports(",".join(items)),
+    show=str,
+)
+PIDS: Kind[tuple[int, ...]] = Kind(
+    "process ids",
+    f"process ids from 1 to {MAX_PID}",
+    "4711,4712",
+    lambda text: _read_pids(split_list(text)),
+    _read_pids,
+    show=list,
+)
+PATTERNS: Kind[tuple[str, ...]] = Kind(
+    "list of paths",
+    "paths whose variable segments are :name or {name}",
+    "/users/:id",
+    lambda text: _read_patterns(split_list(text)),
+    _read_patterns,
+    show=list,
+)
+URL_PATH: Kind[str] = Kind("URL path", "a path that begins with /", "/metrics", _read_url_path)
+FILE_PATH: Kind[str] = Kind(
+    "file path", "the path of a file", "/etc/otelauto/ca.pem", _read_file_path
+)
+MILLISECONDS = milliseconds()

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OTLP endpoints, headers and attributes as users write them.
+
+Rules: https://opentelemetry.io/docs/specs/otel/protocol/exporter/ for the ``OTEL_*`` variables; the
+2023 instrumenter's for YAML. Both types hide what is secret in them whenever they are shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from otelauto.config.kinds import Kind, Pairs
+
+MASK = "****"
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_CREDENTIAL_NAME = re.compile(r"auth|key|token|secret|passw|cookie|credential", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Endpoint:
+    """The URL that a signal is posted to, exactly as given or completed; may hold a password."""
+
+    full_url: str
+
+    @property
+    def url(self) -> str:
+        """The URL without user name and password."""
+        parts = urlsplit(self.full_url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.full_url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.full_url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def encrypted(self) -> bool:
+        return urlsplit(self.full_url).scheme == "https"
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """User name and password of the URL, decoded, or ``None``."""
+        parts = urlsplit(self.full_url)
+        if parts.username is None:
+            return None
+        return unquote(parts.username), unquote(parts.password or "")
+
+    def is_loopback(self) -> bool:
+        """True if what is sent there never leaves this machine."""
+        if self.host.lower() == "localhost" or self.host.lower().endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return mask_url(self.full_url)
+
+    def __repr__(self) -> str:
+        return f"Endpoint({str(self)!r})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Headers(Mapping[str, str]):
+    """Headers of each export request: lower-case name -> value. Values are never shown."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    def __getitem__(self, name: str) -> str:
+        return dict(self.pairs)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.pairs))
+
+    def __len__(self) -> int:
+        return len(dict(self.pairs))
+
+    def masked(self) -> dict[str, str]:
+        """The names with masked values."""
+        return dict.fromkeys(self, MASK)
+
+    def credential_names(self) -> list[str]:
+        """Names of the headers that, by their name, carry a secret."""
+        return [name for name in self if _CREDENTIAL_NAME.search(name)]
+
+    def __repr__(self) -> str:
+        return f"Headers({self.masked()!r})"
+
+
+def basic_authorization(user: str, password: str) -> str:
+    """The value of an ``authorization`` header for ``user`` (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def mask_url(text: str) -> str:
+    """``text`` with the password and the query values of a URL replaced by asterisks.
+
+    Works on text that is no valid URL too: what could be a password is then hidden whole.
+    """
+    head, at, rest = text.rpartition("@")
+    if at:
+        scheme, separator, user = head.rpartition("://")
+        name, colon, _ = user.partition(":") if separator else ("", "", "")
+        text = f"{scheme}{separator}{name if colon else ''}{colon}{MASK}@{rest}"
+    return re.sub(r"([?&][^=&#]*=)[^&#]+", rf"\g<1>{MASK}", text)
+
+
+def _split_url(text: str) -> SplitResult:
+    remedy = "Write scheme, host and port, for example http://localhost:4318."
+    if any(ord(char) <= 32 or ord(char) == 127 for char in text):
+        raise ValueError("Remove the blanks and control characters from the URL.")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(remedy) from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise ValueError(remedy)
+    if parts.fragment:
+        raise ValueError("Remove the fragment (#...) from the URL.")
+    return parts
+
+
+def _as_given(text: str) -> Endpoint:
+    parts = _split_url(text.strip())
+    return Endpoint(urlunsplit(parts._replace(path=parts.path or "/")))
+
+
+def _yaml_base(text: str, signal: str) -> Endpoint:
+    parts = _split_url(text.strip())
+    path = parts.path.rstrip("/")
+    if not path.endswith(f"/v1/{signal}"):
+        path = f"{path}/v1/{signal}"
+    return Endpoint(urlunsplit(parts._replace(path=path)))
+
+
+def _generic_base(text: str, signal: str) -> Endpoint:
+    parts = _split_url(text.strip())
+    path = parts.path if parts.path.endswith("/") else parts.path + "/"
+    return Endpoint(urlunsplit(parts._replace(path=f"{path}v1/{signal}")))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError('Write "name=value" pairs, separated by commas.')
+    return name.strip(), unquote(value.strip())
+
+
+def _read_headers(pairs: Pairs) -> Headers:
+    for name, value in pairs:
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("A header name has only letters, digits and - _ . and the like.")
+        if any(ord(char) < 32 and char != "\t" for char in value) or "\x7f" in value:
+            raise ValueError("Remove the line breaks and control characters from the header value.")
+    return Headers(tuple((name.lower(), value.strip()) for name, value in pairs))
+
+
+def _read_attributes(pairs: Pairs) -> dict[str, str]:
+    if any(not name for name, _ in pairs):
+        raise ValueError("An attribute needs a name before the equals sign.")
+    return dict(pairs)
+
+
+def _split_pairs(text: str) -> list[tuple[str, str]]:
+    return [_pair(item) for item in text.split(",") if item.strip()]
+
+
+def _read_protocol(text: str) -> str:
+    word = text.strip().lower()
+    if word == "grpc":
+        raise ValueError("OTLP over gRPC is not there yet: use http/protobuf, port 4318.")
+    if word != "http/protobuf":
+        raise ValueError("Use http/protobuf, port 4318.")
+    return word
+
+
+def endpoint_base(signal: str) -> Kind[Endpoint | None]:
+    """The 2023 meaning: a base URL; ``/v1/<signal>`` is appended unless it is there."""
+    return _endpoint_kind(lambda text: _yaml_base(text, signal))
+
+
+def endpoint_generic(signal: str) -> Kind[Endpoint | None]:
+    """``OTEL_EXPORTER_OTLP_ENDPOINT``: ``v1/<signal>`` is always appended."""
+    return _endpoint_kind(lambda text: _generic_base(text, signal))
+
+
+def _endpoint_kind(read: Any) -> Kind[Endpoint | None]:
+    return Kind("URL", "an http or https URL", "http://localhost:4318", read, show=str, secret=True)
+
+
+ENDPOINT_AS_GIVEN = _endpoint_kind(_as_given)
+HEADERS: Kind[Headers] = Kind(
+    "headers",
+    "name=value pairs, or a mapping",
+    "authorization=Basic%20...",
+    lambda text: _read_headers(_split_pairs(text)),
+    from_pairs=_read_headers,
+    show=Headers.masked,
+    secret=True,
+)
+ATTRIBUTES: Kind[dict[str, str]] = Kind(
+    "attributes",
+    "name=value pairs, or a mapping",
+    "deployment.environment.name=test",
+    lambda text: _read_attributes(_split_pairs(text)),
+    from_pairs=_read_attributes,
+)
+PROTOCOL: Kind[str] = Kind("`http/protobuf`", "http/protobuf", "http/protobuf", _read_protocol)
+
+
+def resource_attribute(name: str) -> Kind[str]:
+    """One attribute of ``OTEL_RESOURCE_ATTRIBUTES``; empty when it is not among them."""
+    return Kind(
+        ATTRIBUTES.name,
+        ATTRIBUTES.allowed,
+        ATTRIBUTES.example,
+        lambda text: ATTRIBUTES.read(text).get(name, ""),
+    )

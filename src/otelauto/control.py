@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A unix socket, for its owner only, through which `status` and `doctor` ask a running otelauto.
+
+One connection, one answer: a JSON object, then end of file. The answer is made by the thread that
+owns the state, between two drains; the thread here only waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from otelauto.errors import OtelautoError
+
+log = logging.getLogger("otelauto.control")
+
+ANSWER_SECONDS: Final = 5.0
+Report = dict[str, Any]
+
+
+class Control:
+    """The answering side. Call :meth:`serve` often, from the thread that owns the state."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._asked: queue.SimpleQueue[queue.SimpleQueue[Report]] = queue.SimpleQueue()
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Listen. A path that cannot be had costs `status`, nothing else: it is logged."""
+        try:
+            self._socket = _listen(self._path)
+        except OSError as error:
+            log.warning("`otelauto status` will not work: %s: %s", self._path, error.strerror)
+            return
+        threading.Thread(target=self._run, name="otelauto-control", daemon=True).start()
+
+    def serve(self, report: Callable[[], Report]) -> None:
+        """Answer whoever has asked since the last call."""
+        while not self._asked.empty():
+            self._asked.get().put(report())
+
+    def close(self) -> None:
+        """Stop listening and remove the socket."""
+        if self._socket is not None:
+            self._path.unlink(missing_ok=True)
+            self._socket.close()
+
+    def _run(self) -> None:
+        assert self._socket is not None
+        while True:
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:
+                return  # closed
+            with peer:
+                peer.settimeout(ANSWER_SECONDS)
+                reply: queue.SimpleQueue[Report] = queue.SimpleQueue()
+                self._asked.put(reply)
+                try:
+                    peer.sendall(json.dumps(reply.get(timeout=ANSWER_SECONDS)).encode())
+                except (OSError, queue.Empty) as error:
+                    log.debug("a question was not answered: %r", error)
+
+
+def _listen(path: Path) -> socket.socket:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and not _answers(path):
+            path.unlink()  # left by an otelauto that was killed
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(4)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def ask(path: Path) -> Report:
+    """The report of the otelauto that runs; OtelautoError with a remedy if none answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ANSWER_SECONDS)
+        try:
+            connection.connect(str(path))
+            parts = []
+            while part := connection.recv(1 << 16):
+                parts.append(part)
+        except PermissionError as error:
+            raise OtelautoError(
+                f"not allowed to open {path}", "run as the same user, root"
+            ) from error
+        except OSError as error:
+            raise OtelautoError(
+                f"no otelauto answers on {path}",
+                "start one, or name its socket with the setting control_socket",
+            ) from error
+    try:
+        answer: Report = json.loads(b"".join(parts))
+    except ValueError as error:
+        raise OtelautoError(f"the otelauto on {path} did not answer", "try again") from error
+    return answer

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Prometheus text formats: 0.0.4 and OpenMetrics 1.0, and the names metrics get in them.
+
+Sources: prometheus.io/docs/instrumenting/exposition_formats, the OpenMetrics 1.0 specification, and
+the OpenTelemetry specification "Prometheus and OpenMetrics Compatibility".
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from otelauto.export.red import Collected, Point, Series
+from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
+from otelauto.spans.service import identity_attributes
+from otelauto.spans.span import Service
+
+
+class Format(enum.Enum):
+    """An exposition format; the value is its content type."""
+
+    TEXT = "text/plain; version=0.0.4; charset=utf-8"
+    OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+_UNITS = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+    "By": "bytes",
+    "KiBy": "kibibytes",
+    "MiBy": "mebibytes",
+    "%": "percent",
+}
+_NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9:]+")
+_NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]+")
+_ANNOTATION = re.compile(r"\{[^}]*\}")
+
+
+def metric_name(name: str, unit: str) -> tuple[str, str]:
+    """The Prometheus name of an OpenTelemetry metric, and the unit it ends in ("" if none)."""
+    cleaned = _NOT_IN_NAME.sub("_", name).strip("_")
+    if cleaned[:1].isdigit():
+        cleaned = f"_{cleaned}"
+    bare = _ANNOTATION.sub("", unit).strip()
+    suffix = _UNITS.get(bare, "")
+    if not suffix or cleaned.endswith(f"_{suffix}"):
+        return cleaned, suffix
+    if suffix in cleaned.split("_"):
+        return cleaned, ""
+    return f"{cleaned}_{suffix}", suffix
+
+
+def label_name(attribute: str) -> str:
+    """The label of an attribute."""
+    cleaned = _NOT_IN_LABEL.sub("_", attribute)
+    return f"key_{cleaned}" if cleaned[:1].isdigit() else cleaned
+
+
+def labels(attributes: Mapping[str, AttributeValue]) -> str:
+    """``a="x",b="y"``; attributes that share a label name are joined with ``;`` in key order."""
+    merged: dict[str, str] = {}
+    for key in sorted(attributes):
+        value = attributes[key]
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        name = label_name(key)
+        merged[name] = f"{merged[name]};{text}" if name in merged else text
+    return ",".join(f'{name}="{_escape(text)}"' for name, text in merged.items())
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def number(value: float) -> str:
+    """A sample value."""
+    if value == float("inf"):
+        return "+Inf"
+    return str(value)
+
+
+def bound(value: float, fmt: Format) -> str:
+    """The text of an ``le``: a float in OpenMetrics (``10.0``), shortest in 0.0.4 (``10``)."""
+    text = repr(float(value))
+    return text if fmt is Format.OPENMETRICS else text.removesuffix(".0")
+
+
+class Kind(enum.StrEnum):
+    """The types of otelauto's own metrics."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+
+
+Sample = tuple[Attributes, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One of otelauto's own metrics. A counter's ``name`` comes without ``_total``."""
+
+    name: str
+    kind: Kind
+    help: str
+    samples: Callable[[], Iterable[Sample]]
+    unit: str = ""  # "seconds", "bytes"; then the name ends in it
+
+
+def header(name: str, kind: str, help_text: str, unit: str, fmt: Format) -> str:
+    """The HELP, TYPE and (OpenMetrics) UNIT lines of a family."""
+    escaped = help_text.replace("\\", r"\\").replace("\n", r"\n")
+    if fmt is Format.OPENMETRICS:
+        escaped = escaped.replace('"', r"\"")
+    lines = [f"# HELP {name} {escaped}", f"# TYPE {name} {kind}"]
+    if unit and fmt is Format.OPENMETRICS:
+        lines.append(f"# UNIT {name} {unit}")
+    return "\n".join(lines) + "\n"
+
+
+def render_family(family: Family, fmt: Format) -> str:
+    """All lines of one of otelauto's own metrics; nothing if it has no samples."""
+    sample = f"{family.name}_total" if family.kind is Kind.COUNTER else family.name
+    named = family.name if fmt is Format.OPENMETRICS else sample
+    lines = [
+        f"{sample}{{{text}}} {number(value)}\n" if (text := labels(attributes)) else
+        f"{sample} {number(value)}\n"
+        for attributes, value in family.samples()
+    ]  # fmt: skip
+    if not lines:
+        return ""
+    return header(named, family.kind, family.help, family.unit, fmt) + "".join(lines)
+
+
+class RedExposition:
+    """Writes collected RED metrics. Label texts are kept from one scrape to the next.
+
+    Scrapes may overlap: each reads the texts of one that is done, and replaces them when it is.
+    """
+
+    SERIES_A_CHUNK = 64
+
+    def __init__(self) -> None:
+        self._labels: dict[Series, str] = {}
+
+    def render(self, collected: Sequence[Collected], fmt: Format) -> Iterable[str]:
+        """Chunks of text: ``target_info``, then each histogram family in one piece."""
+        if collected:
+            yield self._target_info(collected, fmt)
+        families: dict[str, list[tuple[Instrument, Service, list[Point]]]] = {}
+        for one in collected:
+            for instrument, points in one.points:
+                name, _ = metric_name(instrument.name, instrument.unit)
+                families.setdefault(name, []).append((instrument, one.service, points))
+        kept: dict[Series, str] = {}
+        for name in sorted(families):
+            members = families[name]
+            instrument = members[0][0]
+            _, unit = metric_name(instrument.name, instrument.unit)
+            yield header(name, "histogram", instrument.description, unit, fmt)
+            for member, service, points in members:
+                template = _template(name, member, fmt)
+                base = identity_attributes(service)
+                for first in range(0, len(points), self.SERIES_A_CHUNK):
+                    chunk = points[first : first + self.SERIES_A_CHUNK]
+                    yield "".join(
+                        [template % _values(p, self._label_text(p, base, kept)) for p in chunk]
+                    )
+        self._labels = kept
+
+    def _label_text(self, point: Point, base: Attributes, kept: dict[Series, str]) -> str:
+        series = point.series
+        text = self._labels.get(series)
+        if text is None:
+            text = labels({**series.attributes, **base})
+        kept[series] = text
+        return text
+
+    def _target_info(self, collected: Sequence[Collected], fmt: Format) -> str:
+        openmetrics = fmt is Format.OPENMETRICS
+        name, kind = ("target", "info") if openmetrics else ("target_info", "gauge")
+        lines = [header(name, kind, "The resource of each instrumented service.", "", fmt)]
+        for one in collected:
+            resource = {**one.service.attributes, **identity_attributes(one.service)}
+            lines.append(f"target_info{{{labels(resource)}}} 1\n")
+        return "".join(lines)
+
+
+def _template(name: str, instrument: Instrument, fmt: Format) -> str:
+    """A %-template of all lines of one histogram: label text and number by turns."""
+    escaped = name.replace("%", "%%")
+    lines = [f'{escaped}_bucket{{%s,le="{bound(b, fmt)}"}} %d\n' for b in instrument.buckets]
+    lines.append(f'{escaped}_bucket{{%s,le="+Inf"}} %d\n')
+    lines.append(f"{escaped}_sum{{%s}} %s\n{escaped}_count{{%s}} %d\n")
+    return "".join(lines)
+
+
+def _values(point: Point, text: str) -> tuple[str | float, ...]:
+    values: list[str | float] = [text] * (2 * len(point.buckets) + 4)
+    values[1:-4:2] = accumulate(point.buckets)
+    values[-3] = number(point.sum)
+    values[-1] = point.count
+    return tuple(values)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OTLP messages by hand: ExportTraceServiceRequest and ExportMetricsServiceRequest.
+
+Field numbers are those of opentelemetry-proto 1.x (trace/v1, metrics/v1, common/v1, resource/v1).
+Bytes that repeat (a resource, an attribute, a span's name and kind) are encoded once and kept; the
+caches are bounded. Tests decode the output with opentelemetry-proto and compare every field.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from otelauto.export.protobuf import double, integer, sized, text, varint
+from otelauto.export.red import Collected, Point, Series
+from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument, Side
+from otelauto.spans.clock import WallClock
+from otelauto.spans.service import identity_attributes
+from otelauto.spans.span import Service, Span
+
+SCOPE = "otelauto"
+MAX_CACHED = 8192
+MAX_CACHED_VALUE = 256  # characters; longer attribute values are not worth keeping
+
+KIND = {Side.SERVER: 2, Side.CLIENT: 3}  # trace.v1 SpanKind
+STATUS_ERROR = 2  # trace.v1 Status.StatusCode
+CUMULATIVE = 2  # metrics.v1 AggregationTemporality
+
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
+
+# Span: trace_id = 1, span_id = 2, parent_span_id = 4, start and end = 7 and 8 (fixed64),
+# flags = 16 (fixed32).
+_IDS = struct.Struct("<2s16s2s8s")
+_TIMES = struct.Struct("<BQBQ")
+_FLAGS = struct.Struct("<2sI")
+_STATUS = sized(15, integer(3, STATUS_ERROR))
+# HistogramDataPoint: start, time, count = 2, 3, 4 (fixed64), sum = 5, min = 11, max = 12 (double).
+_POINT = struct.Struct("<BQBQBQBdBdBd")
+
+
+def any_value(value: AttributeValue) -> bytes:
+    """A common.v1 AnyValue message. An integer beyond 64 bits is written as a string."""
+    if isinstance(value, str):
+        return text(1, value)
+    if isinstance(value, bool):
+        return integer(2, value)
+    if isinstance(value, int):
+        return integer(3, value) if INT64_MIN <= value <= INT64_MAX else text(1, str(value))
+    return double(4, value)
+
+
+def key_value(field: int, name: str, value: AttributeValue) -> bytes:
+    """A common.v1 KeyValue as the repeated field ``field`` of its parent."""
+    return sized(field, text(1, name) + sized(2, any_value(value)))
+
+
+def _key_values(field: int, attributes: Attributes) -> bytes:
+    return b"".join(key_value(field, name, value) for name, value in attributes.items())
+
+
+def encode_resource(service: Service) -> bytes:
+    """The ``resource`` field (1) of ResourceSpans and ResourceMetrics."""
+    return sized(1, _key_values(1, {**service.attributes, **identity_attributes(service)}))
+
+
+def encode_scope(version: str) -> bytes:
+    """The ``scope`` field (1) of ScopeSpans and ScopeMetrics."""
+    return sized(1, text(1, SCOPE) + text(2, version))
+
+
+class _Resources:
+    """Encoded resources by service, bounded."""
+
+    MAX_SERVICES = 1024
+
+    def __init__(self) -> None:
+        self._known: dict[Service, bytes] = {}
+
+    def get(self, service: Service) -> bytes:
+        encoded = self._known.get(service)
+        if encoded is None:
+            if len(self._known) >= self.MAX_SERVICES:
+                self._known.clear()
+            encoded = self._known[service] = encode_resource(service)
+        return encoded
+
+
+class SpanEncoder:
+    """Encodes batches of spans. Used by one thread."""
+
+    def __init__(self, version: str, clock: WallClock) -> None:
+        self._clock = clock
+        self._scope = encode_scope(version)
+        self._resources = _Resources()
+        self._attributes: dict[tuple[str, type, AttributeValue], bytes] = {}
+        self._names: dict[tuple[str, Side], bytes] = {}
+        self._keys: dict[str, bytes] = {}
+
+    def encode(self, spans: Sequence[Span]) -> bytes:
+        """An ExportTraceServiceRequest, spans grouped by service in order of appearance."""
+        grouped: dict[Service, list[bytes]] = {}
+        for span in spans:
+            encoded = self._span(span)
+            group = grouped.setdefault(span.service, [self._scope])
+            group.append(b"\x12%b%b" % (varint(len(encoded)), encoded))  # ScopeSpans.spans = 2
+        return b"".join(
+            sized(1, self._resources.get(service) + sized(2, b"".join(group)))
+            for service, group in grouped.items()
+        )
+
+    def _span(self, span: Span) -> bytes:
+        wall_ns = self._clock.wall_ns
+        parts = [
+            _IDS.pack(b"\x0a\x10", span.trace_id, b"\x12\x08", span.span_id),
+            self._names.get((span.name, span.side)) or self._name(span.name, span.side),
+            _TIMES.pack(0x39, wall_ns(span.start_ns), 0x41, wall_ns(span.end_ns)),
+        ]
+        if span.parent_id:
+            parts.append(b"\x22\x08" + span.parent_id)
+        known = self._attributes
+        for name, value in span.attributes.items():
+            encoded = known.get((name, value.__class__, value))
+            parts.append(encoded or self._attribute(name, value))
+        if span.error:
+            parts.append(_STATUS)
+        if span.trace_flags:
+            parts.append(_FLAGS.pack(b"\x85\x01", span.trace_flags))
+        return b"".join(parts)
+
+    def _name(self, name: str, side: Side) -> bytes:
+        if len(self._names) >= MAX_CACHED:
+            self._names.clear()
+        encoded = self._names[name, side] = text(5, name) + integer(6, KIND[side])
+        return encoded
+
+    def _key(self, name: str) -> bytes:
+        if len(self._keys) >= MAX_CACHED:
+            self._keys.clear()
+        encoded = self._keys[name] = text(1, name)
+        return encoded
+
+    def _attribute(self, name: str, value: AttributeValue) -> bytes:
+        key = self._keys.get(name) or self._key(name)
+        content = any_value(value)
+        # Span.attributes = 9, KeyValue.value = 2
+        rest = b"\x12%b%b" % (varint(len(content)), content)
+        encoded = b"\x4a%b%b%b" % (varint(len(key) + len(rest)), key, rest)
+        if not isinstance(value, str) or len(value) <= MAX_CACHED_VALUE:
+            if len(self._attributes) >= MAX_CACHED:
+                self._attributes.clear()
+            self._attributes[name, value.__class__, value] = encoded
+        return encoded
+
+
+class MetricEncoder:
+    """Encodes collected RED metrics as cumulative histograms. Used by one thread."""
+
+    def __init__(self, version: str, clock: WallClock) -> None:
+        self._clock = clock
+        self._scope = encode_scope(version)
+        self._resources = _Resources()
+        self._series: dict[Series, bytes] = {}
+
+    def encode(self, collected: Sequence[Collected], now_ns: int) -> bytes:
+        """An ExportMetricsServiceRequest; ``now_ns`` is the boot-clock time of the collection."""
+        now = self._clock.wall_ns(now_ns)
+        kept: dict[Series, bytes] = {}
+        resources = []
+        for one in collected:
+            metrics = [
+                sized(2, self._metric(instrument, points, now, kept))
+                for instrument, points in one.points
+                if points
+            ]
+            if metrics:
+                scope_metrics = sized(2, b"".join((self._scope, *metrics)))
+                resources.append(sized(1, self._resources.get(one.service) + scope_metrics))
+        self._series = kept
+        return b"".join(resources)
+
+    def _metric(
+        self, instrument: Instrument, points: list[Point], now: int, kept: dict[Series, bytes]
+    ) -> bytes:
+        """metrics.v1 Metric: name = 1, description = 2, unit = 3, histogram = 9."""
+        bounds = sized(7, struct.pack(f"<{len(instrument.buckets)}d", *instrument.buckets))
+        counts = struct.Struct(f"<{len(instrument.buckets) + 1}Q")
+        encoded = []
+        for point in points:
+            series = point.series
+            attributes = self._series.get(series)
+            if attributes is None:
+                attributes = _key_values(9, series.attributes)
+            kept[series] = attributes
+            start = self._clock.wall_ns(series.start_ns)
+            body = _POINT.pack(
+                0x11, start, 0x19, now, 0x21, point.count,
+                0x29, point.sum, 0x59, point.minimum, 0x61, point.maximum,
+            )  # fmt: skip
+            data_point = body + sized(6, counts.pack(*point.buckets)) + bounds + attributes
+            encoded.append(sized(1, data_point))
+        histogram = b"".join(encoded) + integer(2, CUMULATIVE)
+        return (
+            text(1, instrument.name)
+            + text(2, instrument.description)
+            + text(3, instrument.unit)
+            + sized(9, histogram)
+        )

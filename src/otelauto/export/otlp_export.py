@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The OTLP exporters: spans in batches, metrics by interval."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from otelauto.counters import Counters
+from otelauto.export.exporter import (
+    METRIC_EXPORT_FAILURES,
+    METRIC_EXPORTS,
+    METRIC_POINTS_REJECTED,
+    OTLP_TRACES,
+    Reason,
+    Status,
+    Trouble,
+    dropped,
+)
+from otelauto.export.otlp_encode import MetricEncoder, SpanEncoder
+from otelauto.export.otlp_http import Answer, OtlpHttp, Verdict
+from otelauto.export.red import Red
+from otelauto.export.worker import Worker
+from otelauto.spans.clock import WallClock, boot_now_ns
+from otelauto.spans.span import Span
+
+QUEUE_SIZE = 4096
+BATCH_SIZE = 4096
+BATCH_TIMEOUT_S = 0.5
+INTERVAL_S = 5.0
+
+TRIES = 5  # of one batch
+BACKOFF_S = 0.5  # doubled after each try, with jitter
+MAX_BACKOFF_S = 5.0
+MAX_RETRY_AFTER_S = 30.0
+
+
+class OtlpTraces:
+    """Sends spans to an OTLP traces endpoint.
+
+    A batch is tried a few times while the queue takes what comes; when both are exhausted the loss
+    is counted.
+    """
+
+    name = "otlp_traces"
+
+    def __init__(
+        self,
+        transport: OtlpHttp,
+        clock: WallClock,
+        counters: Counters,
+        *,
+        version: str,
+        queue_size: int = QUEUE_SIZE,
+        batch_size: int = BATCH_SIZE,
+        batch_timeout_s: float = BATCH_TIMEOUT_S,
+        backoff_s: float = BACKOFF_S,
+    ) -> None:
+        self._transport = transport
+        self._encoder = SpanEncoder(version, clock)
+        self._counters = counters
+        self._backoff_s = backoff_s
+        self._trouble = Trouble(self.name)
+        self._closing = threading.Event()
+        self._worker = Worker(
+            self.name,
+            self._export,
+            OTLP_TRACES,
+            counters,
+            self._trouble,
+            queue_size=queue_size,
+            batch_size=batch_size,
+            batch_timeout_s=batch_timeout_s,
+            abort=transport.abort,
+        )
+
+    def start(self) -> None:
+        """Start the thread; the endpoint need not be there yet."""
+        self._worker.start()
+
+    def offer(self, spans: Sequence[Span]) -> None:
+        """Queue ``spans``; never blocks."""
+        self._worker.offer(spans)
+
+    def close(self, deadline_s: float) -> None:
+        """Send what is queued, for at most ``deadline_s``."""
+        self._closing.set()
+        self._worker.close(deadline_s)
+        self._transport.close()
+
+    def status(self) -> Status:
+        """Endpoint, totals and the last error."""
+        return {
+            "endpoint": self._transport.url,
+            "sent": self._counters.get(OTLP_TRACES.sent),
+            "dropped": dropped(self._counters, OTLP_TRACES),
+            "queued": self._worker.queued(),
+            "last_error": self._trouble.last_error,
+        }
+
+    def _export(self, batch: list[Span]) -> None:
+        answer = self._post(self._encoder.encode(batch))
+        worker = self._worker
+        if answer.verdict is Verdict.ACCEPTED:
+            rejected = min(max(answer.rejected, 0), len(batch))
+            worker.sent(len(batch) - rejected)
+            if rejected:
+                worker.drop(rejected, Reason.REJECTED)
+            if rejected or answer.error:
+                self._report(f"{rejected} spans rejected: {answer.error or 'no reason given'}")
+            return
+        if answer.verdict is Verdict.REFUSED:
+            reason = Reason.REFUSED
+        else:
+            reason = Reason.SHUTDOWN if self._closing.is_set() else Reason.UNREACHABLE
+        worker.drop(len(batch), reason)
+        self._report(f"{len(batch)} spans given up: {answer.error}")
+
+    def _post(self, body: bytes) -> Answer:
+        """Post until there is an answer that counts, the tries are used up, or time is."""
+        for attempt in range(TRIES):
+            answer = self._transport.post(body, self._worker.seconds_left())
+            if answer.verdict is not Verdict.RETRY or attempt == TRIES - 1:
+                break
+            self._report(f"{answer.error}; trying again")
+            pause = answer.retry_after_s
+            if pause is None:
+                longest = min(self._backoff_s * 2**attempt, MAX_BACKOFF_S)
+                pause = random.uniform(0.5, 1.0) * longest  # noqa: S311 - jitter
+            if not self._pause(min(pause, MAX_RETRY_AFTER_S)):
+                break
+        return answer
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait between tries; false when the exporter is closed and there is no time for one."""
+        left = self._worker.seconds_left()
+        if left is None:
+            if not self._closing.wait(seconds):
+                return True
+            left = self._worker.seconds_left()
+        if left is not None and left <= 0:
+            return False
+        # Closing: one more try at once is worth more than a pause, but do not spin.
+        time.sleep(min(self._backoff_s, left or 0.0, 0.1))
+        return True
+
+    def _report(self, error: str) -> None:
+        self._trouble.report(f"{self._transport.url}: {error}")
+
+
+class OtlpMetrics:
+    """Sends all RED metrics to an OTLP metrics endpoint, every ``interval_s``.
+
+    Totals are cumulative: an export that fails is not repeated, the next one carries its data.
+    """
+
+    name = "otlp_metrics"
+    GRACE_S = 0.5
+
+    def __init__(
+        self,
+        transport: OtlpHttp,
+        red: Red,
+        clock: WallClock,
+        counters: Counters,
+        *,
+        version: str,
+        interval_s: float = INTERVAL_S,
+        now_ns: Callable[[], int] = boot_now_ns,
+    ) -> None:
+        self._transport = transport
+        self._red = red
+        self._encoder = MetricEncoder(version, clock)
+        self._counters = counters
+        self._interval_s = interval_s
+        self._now_ns = now_ns
+        self._trouble = Trouble(self.name)
+        self._closing = threading.Event()
+        self._give_up_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name="otelauto-otlp-metrics", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; the endpoint need not be there yet."""
+        self._thread.start()
+
+    def close(self, deadline_s: float) -> None:
+        """Send the last totals, for at most ``deadline_s``."""
+        self._give_up_at = time.monotonic() + deadline_s
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join(deadline_s)
+            if self._thread.is_alive():
+                self._transport.abort()
+                self._thread.join(self.GRACE_S)
+        self._transport.close()
+
+    def status(self) -> Status:
+        """Endpoint, totals and the last error."""
+        failures = sum(self._counters.get(METRIC_EXPORT_FAILURES, reason) for reason in Reason)
+        return {
+            "endpoint": self._transport.url,
+            "exports": self._counters.get(METRIC_EXPORTS),
+            "failures": failures,
+            "last_error": self._trouble.last_error,
+        }
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            closing = self._closing.wait(self._interval_s)
+            try:  # the thread must outlive a defect
+                self._export()
+            except Exception as error:
+                self._counters.add(METRIC_EXPORT_FAILURES, label=Reason.INTERNAL)
+                self._report(f"internal error: {error!r}")
+
+    def _export(self) -> None:
+        body = self._encoder.encode(self._red.collect(), self._now_ns())
+        if not body:
+            return
+        left = None if self._give_up_at is None else self._give_up_at - time.monotonic()
+        answer = self._transport.post(body, left)
+        if answer.verdict is not Verdict.ACCEPTED:
+            refused = answer.verdict is Verdict.REFUSED
+            reason = Reason.REFUSED if refused else Reason.UNREACHABLE
+            self._counters.add(METRIC_EXPORT_FAILURES, label=reason)
+            self._report(answer.error)
+            return
+        self._counters.add(METRIC_EXPORTS)
+        if answer.rejected > 0:
+            self._counters.add(METRIC_POINTS_REJECTED, answer.rejected)
+        if answer.rejected > 0 or answer.error:
+            self._report(f"{answer.rejected} points rejected: {answer.error or 'no reason given'}")
+
+    def _report(self, error: str) -> None:
+        self._trouble.report(f"{self._transport.url}: {error}")

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RED metrics: cumulative explicit-bucket histograms of what spans measure.
+
+A series is (service, instrument, attribute values). The number of series is capped per service and
+in all; what has no room goes to the service's overflow series (``otel.metric.overflow`` = true, as
+the OpenTelemetry SDK specification has it), so totals stay exact.
+
+The drain thread adds while exporters collect; one lock, held for one service's copy at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from otelauto.counters import Counters, Meaning
+from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
+from otelauto.spans.clock import boot_now_ns
+from otelauto.spans.span import Service, Span
+
+OVERFLOW: Attributes = {"otel.metric.overflow": True}
+DEFAULT_MAX_SERIES = 10_000
+DEFAULT_MAX_SERIES_PER_SERVICE = 2_000
+DEFAULT_TTL_S = 300.0
+LARGEST = 2**63  # no size or time is beyond it; NaN and infinities are not within
+
+SERIES_OVERFLOWED = Meaning(
+    "series_overflowed",
+    "Measurements counted in an overflow series, because their service (limits.series_per_service)"
+    " or all services together (limits.series) have their full number of series.",
+    "limit",
+)
+NOT_MEASURABLE = Meaning(
+    "measurements_invalid", "Measurements left out because their value is not a finite number."
+)
+
+Key = tuple[AttributeValue | None, ...]
+Identity = tuple[str, str, str]
+
+
+class Series:
+    """One histogram. Exporters may use it as a dictionary key: it lives as long as its series."""
+
+    __slots__ = ("attributes", "buckets", "count", "maximum", "minimum", "start_ns", "sum")
+
+    def __init__(self, attributes: Attributes, bounds: int, start_ns: int) -> None:
+        self.attributes = attributes
+        self.buckets = [0] * (bounds + 1)
+        self.count = 0
+        self.sum: float = 0
+        self.minimum = float("inf")
+        self.maximum = float("-inf")
+        self.start_ns = start_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A series as it was when it was collected. ``buckets`` are not cumulated."""
+
+    series: Series
+    count: int
+    sum: float
+    minimum: float
+    maximum: float
+    buckets: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """All points of one service, by instrument."""
+
+    service: Service
+    points: list[tuple[Instrument, list[Point]]]
+
+
+class _Table:
+    """The series of one service and instrument."""
+
+    __slots__ = ("instrument", "overflow", "series")
+
+    def __init__(self, instrument: Instrument) -> None:
+        self.instrument = instrument
+        self.series: dict[Key, Series] = {}
+        self.overflow: Series | None = None
+
+    def points(self) -> list[Point]:
+        every = list(self.series.values())
+        if self.overflow is not None:
+            every.append(self.overflow)
+        return [Point(s, s.count, s.sum, s.minimum, s.maximum, s.buckets.copy()) for s in every]
+
+
+class _State:
+    """What is known of one service. ``size`` counts its series without the overflow series."""
+
+    __slots__ = ("by_id", "gone_at_ns", "service", "size", "tables")
+
+    MAX_IDS = 256
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.tables: dict[Instrument, _Table] = {}
+        # Hashing an instrument walks its buckets; its identity is enough for all but the first
+        # time. The reference in the table keeps the identity from being used again.
+        self.by_id: dict[int, tuple[Instrument, _Table]] = {}
+        self.size = 0
+        self.gone_at_ns: int | None = None
+
+    def table(self, instrument: Instrument) -> _Table:
+        known = self.by_id.get(id(instrument))
+        if known is not None:
+            return known[1]
+        table = self.tables.get(instrument)
+        if table is None:
+            table = self.tables[instrument] = _Table(instrument)
+        if len(self.by_id) >= self.MAX_IDS:
+            self.by_id.clear()
+        self.by_id[id(instrument)] = (instrument, table)
+        return table
+
+
+class Red:
+    """The aggregator. ``now_ns`` is the boot clock."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        *,
+        max_series: int = DEFAULT_MAX_SERIES,
+        max_series_per_service: int = DEFAULT_MAX_SERIES_PER_SERVICE,
+        ttl_s: float = DEFAULT_TTL_S,
+        now_ns: Callable[[], int] = boot_now_ns,
+    ) -> None:
+        self._counters = counters
+        self._max_series = max_series
+        self._max_per_service = max_series_per_service
+        self._ttl_ns = int(ttl_s * 1e9)
+        self._now_ns = now_ns
+        self._lock = threading.Lock()
+        self._states: dict[Identity, _State] = {}
+        self._by_service: dict[Service, _State] = {}
+        self._size = 0
+
+    def add(self, spans: Sequence[Span]) -> None:
+        """Record what ``spans`` measure. Incomplete spans measure nothing."""
+        with self._lock:
+            for span in spans:
+                if span.incomplete is None:
+                    self._add(span)
+
+    def forget(self, service: Service) -> None:
+        """The service's last process is gone: its series end ``ttl_s`` from now.
+
+        Unless it comes back: a service of the same name, namespace and instance id goes on with the
+        same series.
+        """
+        with self._lock:
+            state = self._by_service.pop(service, None)
+            if state is not None and state.service is service:
+                state.gone_at_ns = self._now_ns()
+
+    def collect(self) -> list[Collected]:
+        """A copy of every live series, by service; series past their time are dropped first."""
+        with self._lock:
+            self._expire()
+            states = list(self._states.values())
+        collected = []
+        for state in states:
+            with self._lock:
+                tables = [(t.instrument, t.points()) for t in state.tables.values()]
+                service = state.service
+            collected.append(Collected(service, tables))
+        return collected
+
+    def size(self) -> int:
+        """Series that are held, overflow series not counted."""
+        return self._size
+
+    def _add(self, span: Span) -> None:
+        state = self._by_service.get(span.service)
+        if state is None:
+            state = self._adopt(span.service, span.end_ns)
+        attributes = span.attributes
+        for instrument in span.instruments:
+            measures = instrument.measures
+            value: AttributeValue | None
+            if measures is None:
+                value = max(span.end_ns - span.start_ns, 0) / 1e9
+            else:
+                value = attributes.get(measures)
+                if value is None:
+                    continue
+                if isinstance(value, (bool, str)) or not -LARGEST <= value <= LARGEST:
+                    self._counters.add(NOT_MEASURABLE)
+                    continue
+            table = state.table(instrument)
+            key = tuple(map(attributes.get, instrument.attributes))
+            series = table.series.get(key)
+            if series is None:
+                series = self._new_series(state, table, key, span.start_ns)
+            series.count += 1
+            series.sum += value
+            series.buckets[bisect_left(instrument.buckets, value)] += 1
+            if value < series.minimum:
+                series.minimum = value
+            if value > series.maximum:
+                series.maximum = value
+
+    def _adopt(self, service: Service, seen_ns: int) -> _State:
+        """The state for a service object that is new, or was forgotten."""
+        identity = (service.name, service.namespace, service.instance_id)
+        state = self._states.get(identity)
+        if state is None:
+            state = self._states[identity] = _State(service)
+        elif state.service is service:
+            if state.gone_at_ns is not None and seen_ns <= state.gone_at_ns:
+                return state  # from before it went; it stays gone
+        else:
+            self._by_service.pop(state.service, None)
+            state.service = service
+        state.gone_at_ns = None
+        self._by_service[service] = state
+        return state
+
+    def _new_series(self, state: _State, table: _Table, key: Key, start_ns: int) -> Series:
+        """A series for ``key``, or the overflow series if a limit is reached."""
+        instrument = table.instrument
+        limit = ""
+        if state.size >= self._max_per_service:
+            limit = "service"
+        elif self._size >= self._max_series:
+            limit = "total"
+        if limit:
+            self._counters.add(SERIES_OVERFLOWED, label=limit)
+            if table.overflow is None:
+                table.overflow = Series(OVERFLOW, len(instrument.buckets), start_ns)
+            return table.overflow
+        present = zip(instrument.attributes, key, strict=True)
+        attributes = {name: value for name, value in present if value is not None}
+        series = table.series[key] = Series(attributes, len(instrument.buckets), start_ns)
+        state.size += 1
+        self._size += 1
+        return series
+
+    def _expire(self) -> None:
+        now = self._now_ns()
+        for identity, state in list(self._states.items()):
+            if state.gone_at_ns is not None and now - state.gone_at_ns >= self._ttl_ns:
+                del self._states[identity]
+                self._size -= state.size

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread that takes batches from a bounded queue and gives them to an exporter's function."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from otelauto.counters import Counters
+from otelauto.export.exporter import Ledger, Reason, Trouble
+from otelauto.export.queue import BoundedQueue
+from otelauto.spans.span import Span
+
+Handle = Callable[[list[Span]], None]
+
+
+class Worker:
+    """The queue, the thread and the book-keeping that exporters of spans share.
+
+    ``handle`` publishes one batch and counts each of its spans as sent or dropped; an exception out
+    of it is a defect: the batch is counted ``internal`` and the thread goes on. ``abort`` is called
+    from the closing thread when the deadline has come while ``handle`` still runs.
+    """
+
+    GRACE_S = 0.5  # for an aborted ``handle`` to count what it gave up
+
+    def __init__(
+        self,
+        name: str,
+        handle: Handle,
+        ledger: Ledger,
+        counters: Counters,
+        trouble: Trouble,
+        *,
+        queue_size: int,
+        batch_size: int,
+        batch_timeout_s: float,
+        abort: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._queue: BoundedQueue[Span] = BoundedQueue(queue_size)
+        self._handle = handle
+        self._ledger = ledger
+        self._counters = counters
+        self._trouble = trouble
+        self._batch_size = batch_size
+        self._batch_timeout_s = batch_timeout_s
+        self._abort = abort
+        self._thread = threading.Thread(target=self._run, name=f"otelauto-{name}", daemon=True)
+        self._give_up_at: float | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def offer(self, spans: Sequence[Span]) -> None:
+        """Queue ``spans``; those beyond the room are counted. Never blocks."""
+        lost = len(spans) - self._queue.put(spans)
+        if lost:
+            self.drop(lost, Reason.QUEUE_FULL)
+
+    def queued(self) -> int:
+        """Spans that wait."""
+        return len(self._queue)
+
+    def sent(self, count: int) -> None:
+        """Count ``count`` spans as published."""
+        self._counters.add(self._ledger.sent, count)
+
+    def drop(self, count: int, reason: Reason) -> None:
+        """Count ``count`` spans as given up."""
+        self._counters.add(self._ledger.dropped, count, reason)
+
+    def seconds_left(self) -> float | None:
+        """How long ``handle`` may still take; ``None`` unless the exporter is being closed."""
+        give_up_at = self._give_up_at
+        return None if give_up_at is None else give_up_at - time.monotonic()
+
+    def close(self, deadline_s: float) -> None:
+        """Let the thread publish what is queued; after ``deadline_s`` count the rest and abort."""
+        self._give_up_at = time.monotonic() + deadline_s
+        self._queue.close()
+        if self._thread.ident is not None:
+            self._thread.join(deadline_s)
+        left = self._queue.clear()
+        if left:
+            self.drop(left, Reason.SHUTDOWN)
+        if self._thread.is_alive():
+            self._abort()
+            self._thread.join(self.GRACE_S)
+
+    def _run(self) -> None:
+        while (batch := self._queue.take(self._batch_size, self._batch_timeout_s)) is not None:
+            try:  # the thread must outlive a defect
+                self._handle(batch)
+            except Exception as error:
+                self.drop(len(batch), Reason.INTERNAL)
+                self._trouble.report(f"internal error, {len(batch)} spans lost: {error!r}")

@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection: which protocol it speaks, where its conversation can be picked up, its exchanges.
+
+DETECTING   no protocol yet: each turn's first bytes are shown to every protocol
+LOST        the protocol is known, the place is not: looking for a turn that begins a request
+FOLLOWING   a conversation is read
+IGNORED     nothing will be read any more
+
+DETECTING -> FOLLOWING   a request was recognised
+DETECTING -> IGNORED     ciphertext, or nothing known within a few turns
+FOLLOWING -> LOST        Desync
+LOST -> FOLLOWING        a request was recognised
+LOST -> DETECTING        Desync again and again without one whole exchange; IGNORED the second time
+FOLLOWING -> IGNORED     the connection was upgraded to something else
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from otelauto.abi import CaptureMode, Opening, Segment, SegmentFlag, SocketRole
+from otelauto.counters import Counters
+from otelauto.flows import meanings
+from otelauto.flows.conversation import Conversation, Entry
+from otelauto.flows.endpoints import Endpoint, Endpoints, key_of
+from otelauto.flows.records import ends
+from otelauto.flows.stream import ByteStream
+from otelauto.flows.vocabulary import (
+    Address,
+    Desync,
+    Exchange,
+    Family,
+    Likeness,
+    Message,
+    Parser,
+    Recognizer,
+    Role,
+    Side,
+    Verdict,
+)
+
+LOOK_MAX = 16 * 1024  # bytes of a turn looked at for a protocol
+TURNS_FRESH = 2  # turns looked at on a connection seen from its beginning
+TURNS_JOINED = 8  # ... joined midstream
+DESYNCS_MAX = 8  # in a row, before the protocol is doubted
+STREAM_EXCHANGES = 32  # after missing bytes, before less is copied again
+
+_TURN_START = int(SegmentFlag.FLAG_TURN_START)
+_MIDSTREAM = int(SegmentFlag.FLAG_MIDSTREAM)
+_UNKNOWN_ENDS = (Address(Family.INET, ""), Address(Family.INET, ""))
+
+
+class State(enum.Enum):
+    """See the module's docstring."""
+
+    DETECTING = enum.auto()
+    LOST = enum.auto()
+    FOLLOWING = enum.auto()
+    IGNORED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """What all connections share."""
+
+    protocols: tuple[Recognizer, ...]
+    counters: Counters
+    deliver: Callable[[Exchange], None]
+    endpoints: Endpoints
+    unread: Callable[[Connection], None]  # told once when a connection becomes IGNORED
+
+
+class Connection:
+    """A connection by its cookie. Feeds its two streams to a conversation."""
+
+    __slots__ = (
+        "_applied", "_candidates", "_conversation", "_desyncs", "_endpoint", "_hub",
+        "_midstream", "_recognizer", "_request_direction", "_revised", "_seen", "_serves", "_state",
+        "_streaming", "_turns", "carries", "cookie", "ends", "half_closed", "last_ns", "netns",
+        "sequence", "streams", "tgid",
+    )  # fmt: skip
+
+    def __init__(self, hub: Hub, cookie: int, opening: Opening | None, path: bytes) -> None:
+        """``opening`` is ``None`` if that record was lost: then the addresses are not known."""
+        self._hub = hub
+        self.cookie = cookie
+        self.ends = _UNKNOWN_ENDS if opening is None else ends(opening, path)
+        self.netns = 0 if opening is None else opening.netns
+        self.tgid = 0 if opening is None else int(opening.tgid)
+        self.last_ns = 0 if opening is None else int(opening.time)
+        self.sequence = 0 if opening is None else opening.sequence + 1
+        self.streams = (ByteStream(), ByteStream())
+        self.carries = ""  # protocol, or why the connection is not read
+        self.half_closed = False  # the peer has finished
+        self._midstream = opening is None
+        self._seen = False
+        self._state = State.DETECTING
+        self._candidates = [False, False]
+        self._turns = 0
+        self._recognizer: Recognizer | None = None
+        self._request_direction = 0
+        self._conversation: Conversation | None = None
+        self._desyncs = 0
+        self._revised = False
+        self._endpoint: Endpoint | None = None
+        self._streaming = 0  # exchanges still to be copied whole
+        self._applied = self._verdict_at_opening()
+        self._serves = opening is not None and opening.role == SocketRole.ROLE_SERVER
+
+    def _verdict_at_opening(self) -> Verdict | None:
+        for serves in (True, False):
+            key = key_of(self.netns, *self.ends, serves)
+            verdict = self._hub.endpoints.opened(key, self.last_ns)
+            if verdict is not None:
+                return verdict
+        return None
+
+    @property
+    def ignored(self) -> bool:
+        """Whether nothing will be read any more."""
+        return self._state is State.IGNORED
+
+    @property
+    def serves(self) -> bool:
+        """Whether the watched process answers here, as far as is known."""
+        return self._serves
+
+    def waits(self) -> bool:
+        """Whether silence would finish something."""
+        return self._conversation is not None and self._conversation.waits()
+
+    def segment(self, segment: Segment, payload: bytes) -> None:
+        """Take bytes that moved."""
+        self.last_ns = segment.time
+        self.tgid = segment.tgid
+        if self._state is State.IGNORED:
+            return
+        boundary = not self._seen or segment.flags & _TURN_START != 0
+        self._seen = True
+        if segment.flags & _MIDSTREAM:
+            self._midstream = True
+        try:
+            _append(self.streams[segment.direction], segment, payload)
+            if self._conversation is not None:
+                role = Role.REQUEST if self._is_request(segment) else Role.RESPONSE
+                self._follow(self._conversation, role, segment, boundary)
+                return
+        except Desync:
+            self._lose(segment, payload)
+        self._seek_here(segment, payload, boundary)
+
+    def _is_request(self, segment: Segment) -> bool:
+        return segment.direction == self._request_direction
+
+    def _follow(
+        self, conversation: Conversation, role: Role, segment: Segment, boundary: bool
+    ) -> None:
+        conversation.received(role, segment, boundary)
+        if conversation.parser.upgraded:
+            conversation.finish("lost", None)
+            self._ignore("upgraded")
+
+    def _seek_here(self, segment: Segment, payload: bytes, boundary: bool) -> None:
+        """Look whether a conversation can be picked up with this segment."""
+        if self.ignored:
+            return
+        try:
+            self._seek(segment, boundary)
+        except Desync:
+            self._lose(segment, payload)
+            self.streams[segment.direction].discard()
+
+    def _seek(self, segment: Segment, boundary: bool) -> None:
+        direction = segment.direction
+        stream = self.streams[direction]
+        if not self._candidates[direction]:
+            if not boundary:
+                stream.discard()
+                return
+            stream.skip_to(segment.offset)
+        window = stream.window()
+        at_start = stream.position == 0 and not self._midstream
+        recognizer, likeness = self._likeness(window, at_start)
+        undecided = likeness is Likeness.MAYBE and not stream.hole() and len(window) < LOOK_MAX
+        self._candidates[direction] = undecided
+        if undecided:
+            return
+        if recognizer is not None and recognizer.opaque:
+            self._serves = (direction == 0) == (likeness is Likeness.REQUEST)
+            self._ignore(recognizer.name)
+        elif recognizer is not None and likeness is Likeness.REQUEST:
+            if self._state is State.DETECTING or self._is_request(segment):
+                self._begin(recognizer, segment, at_start)
+            else:
+                stream.discard()
+        else:
+            self._pass_turn(stream, likeness)
+
+    def _likeness(self, window: bytes, at_start: bool) -> tuple[Recognizer | None, Likeness]:
+        """The protocol that recognises ``window``; MAYBE if one still may."""
+        maybe = Likeness.NO
+        known = self._recognizer if self._state is State.LOST else None
+        for recognizer in (known,) if known is not None else self._hub.protocols:
+            likeness = recognizer.recognize(window, at_start)
+            if likeness in (Likeness.REQUEST, Likeness.RESPONSE):
+                return recognizer, likeness
+            if likeness is Likeness.MAYBE:
+                maybe = likeness
+        return None, maybe
+
+    def _pass_turn(self, stream: ByteStream, likeness: Likeness) -> None:
+        """Nothing begins here."""
+        stream.discard()
+        if likeness is Likeness.RESPONSE:
+            self._hub.counters.add(meanings.RESPONSES_UNMATCHED)
+        if self._state is State.DETECTING:
+            self._turns += 1
+            if self._turns >= (TURNS_JOINED if self._midstream else TURNS_FRESH):
+                self._ignore("desync" if self._revised else "unknown")
+
+    def _begin(self, recognizer: Recognizer, segment: Segment, at_start: bool) -> None:
+        """A request begins in the direction of ``segment``: follow the conversation from here."""
+        direction = segment.direction
+        requests, responses = self.streams[direction], self.streams[1 - direction]
+        responses.discard()
+        certain = at_start and responses.position == 0 and self._turns == 0
+        self._candidates = [False, False]
+        self._request_direction = direction
+        self._serves = direction == 0
+        self._recognizer = recognizer
+        self.carries = recognizer.name
+        self._state = State.FOLLOWING
+        self._conversation = Conversation(
+            recognizer, (requests, responses), certain, self._publish, self._hub.counters
+        )
+        key = key_of(self.netns, *self.ends, direction == 0)
+        if self._endpoint is None or self._endpoint.request_direction != direction:
+            self._endpoint = self._hub.endpoints.find(key, direction, recognizer.response_start)
+        self._follow(self._conversation, Role.REQUEST, segment, True)
+
+    def _lose(self, segment: Segment, payload: bytes) -> None:
+        """The bytes make no sense: publish what is left, stand before ``segment``, look again."""
+        hub = self._hub
+        hub.counters.add(meanings.DESYNCS)
+        conversation = self._conversation
+        self._desyncs += 1
+        self._candidates = [False, False]
+        if conversation is not None:
+            conversation.finish("lost", None)
+            self._conversation = None
+            self._copy_all()
+        self.streams[1 - segment.direction].discard()
+        stream = self.streams[segment.direction]
+        stream.restart(segment.offset)
+        _append(stream, segment, payload)
+        if self._recognizer is not None:
+            self._state = State.LOST
+        if self._desyncs >= DESYNCS_MAX:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        if self._revised:
+            self._ignore("desync")
+            return
+        self._revised = True
+        self._midstream = True
+        self._desyncs = self._turns = 0
+        self._recognizer = None
+        self._state = State.DETECTING
+
+    def _copy_all(self) -> None:
+        """Bytes were missing where less than all of them is copied: ask for all, for a while."""
+        self._streaming = STREAM_EXCHANGES
+        if self._applied is not None and self._applied.mode == CaptureMode.MODE_HEADS:
+            self._applied = Verdict(CaptureMode.MODE_STREAM, connection=self.cookie)
+            self._hub.endpoints.say(self._applied)
+
+    def _ignore(self, carries: str) -> None:
+        """Read nothing any more, and have nothing copied."""
+        hub = self._hub
+        self._state = State.IGNORED
+        self._conversation = None
+        self.carries = carries
+        self.streams = (ByteStream(), ByteStream())
+        hub.counters.add(meanings.CONNECTIONS_UNREAD, label=carries)
+        hub.endpoints.say(Verdict(CaptureMode.MODE_NOTHING, connection=self.cookie))
+        hub.unread(self)
+
+    def ending(self, segment: Segment) -> bool:
+        """Take the end of a direction or of both; ``True``: no record of the connection follows."""
+        flags = SegmentFlag(segment.flags)
+        self.last_ns = max(self.last_ns, segment.time)
+        over = bool(flags & (SegmentFlag.FLAG_CLOSED | SegmentFlag.FLAG_RESET))
+        reset = bool(flags & SegmentFlag.FLAG_RESET)
+        if flags & SegmentFlag.FLAG_RECEIVE_ENDED:
+            self.half_closed = self.streams[0].ended = True
+        if flags & SegmentFlag.FLAG_SEND_ENDED or (over and not reset):
+            self.streams[1].ended = True
+        conversation = self._conversation
+        if conversation is not None:
+            try:
+                conversation.ended(segment)
+                if over:
+                    conversation.finish("aborted", segment)
+            except Desync:
+                self._abandon(conversation)
+        return over
+
+    def quiet(self) -> None:
+        """Nothing has passed for a while."""
+        conversation = self._conversation
+        if conversation is not None:
+            try:
+                conversation.quiet()
+            except Desync:
+                self._abandon(conversation)
+
+    def _abandon(self, conversation: Conversation) -> None:
+        """Leave a conversation between two segments."""
+        self._hub.counters.add(meanings.DESYNCS)
+        conversation.finish("lost", None)
+        self._conversation = None
+        self._state = State.LOST
+        self._candidates = [False, False]
+        for stream in self.streams:
+            stream.discard()
+
+    def stalled(self, segment: Segment) -> None:
+        """An AF_UNIX connection, whose close leaves no record, is as good as closed."""
+        conversation = self._conversation
+        if conversation is not None and conversation.responses.message is not None:
+            self.streams[1 - self._request_direction].ended = True
+            try:
+                conversation.ended(segment)
+            except Desync:
+                self._abandon(conversation)
+
+    def finish(self, reason: str) -> None:
+        """Forget the connection: publish what is left of its exchanges as incomplete."""
+        if self._conversation is not None:
+            self._conversation.finish(reason, None)
+            self._conversation = None
+
+    def _publish(self, parser: Parser[Any], entry: Entry, incomplete: str | None) -> None:
+        hub = self._hub
+        request, response = entry.request, entry.response
+        side = Side.SERVER if self._request_direction == 0 else Side.CLIENT
+        said = parser.describe(side, self.ends, request, response)
+        end_ns = self.last_ns
+        hub.counters.add(meanings.EXCHANGES)
+        if incomplete is None and response is not None:
+            end_ns = response.end_ns
+            self._learn(request, response, entry.pipelined)
+        else:
+            hub.counters.add(meanings.EXCHANGES_INCOMPLETE, label=incomplete or "")
+        if request.truncated or (response is not None and response.truncated):
+            hub.counters.add(meanings.HEADS_TRUNCATED)
+        hub.deliver(
+            Exchange(
+                self.carries,
+                side,
+                self.cookie,
+                entry.tgid,
+                entry.tid,
+                request.start_ns,
+                max(end_ns, request.start_ns),
+                self.ends[0],
+                self.ends[1],
+                said.name,
+                said.attributes,
+                said.instruments,
+                said.path,
+                said.parent,
+                said.error,
+                incomplete,
+                (request.tcp_sequence, response.tcp_sequence if response is not None else 0),
+            )
+        )
+
+    def _learn(self, request: Message, response: Message, pipelined: bool) -> None:
+        """Tell the endpoint of a whole exchange; pass its verdict on to this connection."""
+        endpoint = self._endpoint
+        self._desyncs = 0
+        if endpoint is None:
+            return
+        heads = (request.head_size, response.head_size)
+        cut = (request.truncated, response.truncated)
+        self._hub.endpoints.learn(endpoint, heads, cut, pipelined)
+        if self._streaming:
+            self._streaming -= 1
+        elif endpoint.verdict is not self._applied and endpoint.verdict is not None:
+            before, told = self._applied, endpoint.verdict
+            self._applied = told
+            if before is not None or told.mode != CaptureMode.MODE_STREAM:
+                self._hub.endpoints.say(
+                    Verdict(told.mode, told.want, told.start, connection=self.cookie)
+                )
+
+
+def _append(stream: ByteStream, segment: Segment, payload: bytes) -> None:
+    tail = segment.tail if segment.flags & SegmentFlag.FLAG_TAIL else b""
+    stream.append(segment.offset, segment.length, payload, tail, segment.time, segment.tcp_sequence)

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests and responses of one connection, paired in order.
+
+Both directions are read as their bytes arrive. Records come in causal order, except that a request
+may be recorded just before the last bytes of the response before it (one thread reads, another
+writes); so responses wait for their turn in a queue of requests.
+
+A pairing is *certain* when both streams were followed from their beginning. On a connection that
+was joined midstream, or after missing bytes, a response may belong to a request that nobody saw.
+Then whole exchanges are held back until the next request begins, or silence falls, without a
+response too many.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from otelauto.abi import Segment
+from otelauto.counters import Counters
+from otelauto.flows import meanings
+from otelauto.flows.stream import ByteStream
+from otelauto.flows.vocabulary import Desync, Likeness, Message, Parser, Recognizer, Role
+
+OUTSTANDING_MAX = 1024  # requests without a response
+HELD_MAX = 64
+PIPELINED_DEPTH = 3  # two outstanding requests may be an overlap of threads
+
+
+@dataclass(slots=True)
+class Entry:
+    """An exchange in the making."""
+
+    request: Message
+    tgid: int
+    tid: int
+    pipelined: bool  # sent before the response to the one before
+    response: Message | None = None
+
+
+# Gets the parser, an exchange, and why it is incomplete.
+Publish = Callable[[Parser[Any], Entry, str | None], None]
+
+
+@dataclass(slots=True)
+class Half:
+    """One direction: its bytes, the message being read, and whether a new one may have begun."""
+
+    role: Role
+    stream: ByteStream
+    message: Message | None = None
+    candidate: bool = False
+
+
+class Conversation:
+    """Follows one parser. Every method may raise :class:`Desync`, after which it is of no use."""
+
+    __slots__ = (
+        "_certain", "_counters", "_held", "_pending", "_pipelined", "_publish", "_recognizer",
+        "_skipping", "parser", "requests", "responses",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        streams: tuple[ByteStream, ByteStream],
+        certain: bool,
+        publish: Publish,
+        counters: Counters,
+    ) -> None:
+        """``streams`` carry requests and responses; ``publish`` gets each exchange once."""
+        self.parser: Parser[Any] = recognizer.parser()
+        self.requests = Half(Role.REQUEST, streams[0])
+        self.responses = Half(Role.RESPONSE, streams[1])
+        self._pipelined = False
+        self._recognizer = recognizer
+        self._certain = certain
+        self._publish = publish
+        self._counters = counters
+        self._pending: deque[Entry] = deque()
+        self._held: list[Entry] = []
+        self._skipping = False
+
+    def waits(self) -> bool:
+        """Whether silence would finish something."""
+        return bool(self._held or (self._pending and self._pending[0].response is not None))
+
+    def received(self, role: Role, segment: Segment, boundary: bool) -> None:
+        """Go on with a direction to which ``segment`` was appended.
+
+        ``boundary``: it begins a turn, so a request may begin with it.
+        """
+        if role is Role.REQUEST:
+            half = self.requests
+            answered = not self._pending or self._pending[-1].response is not None
+            boundary = boundary and answered
+        else:
+            half = self.responses
+            boundary = len(self._pending) > 1
+        message = half.message
+        if message is not None and message.open_ended:
+            if not (boundary or half.candidate):
+                self.parser.advance(message, half.stream)
+                return
+            if self._undecided(half, message, segment.offset):
+                return
+        if role is Role.REQUEST:
+            self._read_requests(segment)
+        else:
+            self._read_responses(segment)
+
+    def _undecided(self, half: Half, message: Message, offset: int) -> bool:
+        """Look whether the next message begins where ``half`` reads one with an open end.
+
+        If so, that one is settled. ``True``: more bytes are needed to tell.
+        """
+        if not half.candidate:
+            half.stream.skip_to(offset)
+        likeness = self._recognizer.recognize(half.stream.window(), False)
+        half.candidate = likeness is Likeness.MAYBE and not half.stream.hole()
+        if likeness.value == half.role.value:
+            self._settle(half, message)
+        return half.candidate
+
+    def _settle(self, half: Half, message: Message) -> None:
+        half.message = None
+        self.parser.settle(message, half.stream)
+        if half.role is Role.RESPONSE:
+            self._answer_complete()
+        else:
+            self._request_complete(message)
+
+    def _read_requests(self, segment: Segment) -> None:
+        half, parser = self.requests, self.parser
+        stream = half.stream
+        while True:
+            message = half.message
+            if message is not None:
+                if not message.complete:
+                    parser.advance(message, stream)
+                if not message.complete:
+                    return
+                half.message = None
+                self._request_complete(message)
+            if stream.end <= stream.position:
+                return
+            message = parser.read(Role.REQUEST, stream, None)
+            if message is None:
+                return
+            self._begin(message, segment)
+
+    def _begin(self, message: Message, segment: Segment) -> None:
+        """A request has been read."""
+        pending = self._pending
+        self._skipping = False
+        if pending:
+            response = pending[0].response
+            if response is not None and response.open_ended and response.may_be_over:
+                self._settle(self.responses, response)
+        if pending:
+            if message.start > segment.offset or len(pending) >= PIPELINED_DEPTH - 1:
+                self._pipelined = pending[-1].response is None or self._pipelined
+            if len(pending) >= OUTSTANDING_MAX:
+                raise Desync("too many requests without a response")
+        else:
+            self._pipelined = False
+            if self._held:
+                self._confirm()
+        pending.append(Entry(message, segment.tgid, segment.tid, self._pipelined))
+        self.requests.message = message
+
+    def _request_complete(self, message: Message) -> None:
+        """If its response came early, the exchange is whole now."""
+        pending = self._pending
+        if pending and pending[0].request is message and self._is_answered(pending[0]):
+            self._pop()
+
+    @staticmethod
+    def _is_answered(entry: Entry) -> bool:
+        return entry.response is not None and entry.response.complete
+
+    def _read_responses(self, segment: Segment) -> None:
+        half, parser, pending = self.responses, self.parser, self._pending
+        stream = half.stream
+        while True:
+            message = half.message
+            if message is not None:
+                if not message.complete:
+                    parser.advance(message, stream)
+                if not message.complete:
+                    return
+                half.message = None
+                self._answer_complete()
+                if parser.upgraded:
+                    return
+            if stream.end <= stream.position:
+                return
+            if pending and self._is_answered(pending[0]):
+                self._pop()  # its request was never finished
+            if not pending and not self._begin_partial(segment):
+                self._skip_unmatched()
+                return
+            entry = pending[0]
+            entry.response = half.message = parser.read(Role.RESPONSE, stream, entry.request)
+            if half.message is None:
+                return
+            parser.answered(entry.request, half.message, self.requests.stream)
+
+    def _begin_partial(self, segment: Segment) -> bool:
+        """A response to a request whose head is not whole: the server gave up on it."""
+        if self.requests.message is not None:
+            return False
+        message = self.parser.read_partial(self.requests.stream)
+        if message is None:
+            return False
+        self._begin(message, segment)
+        return True
+
+    def _skip_unmatched(self) -> None:
+        stream = self.responses.stream
+        likeness = self._recognizer.recognize(stream.window(), False)
+        if likeness is Likeness.RESPONSE or not self._skipping:
+            self._counters.add(meanings.RESPONSES_UNMATCHED)
+        self._skipping = True
+        self._certain = False
+        self._drop_held()
+        stream.discard()
+
+    def _answer_complete(self) -> None:
+        """The response to the oldest request is whole."""
+        request = self._pending[0].request
+        over = request.complete or (request.open_ended and request.may_be_over)
+        if over or self.parser.upgraded:
+            self._pop()
+
+    def _pop(self) -> None:
+        """Publish the oldest exchange, which is whole; hold it back while in doubt."""
+        entry = self._pending.popleft()
+        if self._certain or self.parser.upgraded:
+            self._publish(self.parser, entry, None)
+            return
+        self._held.append(entry)
+        if len(self._held) > HELD_MAX:
+            self._drop_held()
+            raise Desync("pairing stays uncertain")
+
+    def _confirm(self) -> None:
+        self._certain = True
+        held, self._held = self._held, []
+        for entry in held:
+            self._publish(self.parser, entry, None)
+
+    def _drop_held(self) -> None:
+        if self._held:
+            self._counters.add(meanings.EXCHANGES_UNCONFIRMED, len(self._held))
+            self._held = []
+
+    def quiet(self) -> None:
+        """Nothing has passed for a while: finish what only silence can finish."""
+        response = self.responses.message
+        another = len(self._pending) > 1
+        if response is not None and response.open_ended and (response.may_be_over or another):
+            self._settle(self.responses, response)
+        if self._pending and self._is_answered(self._pending[0]):
+            self._pop()
+        if self._held and not self._pending:
+            self._confirm()
+
+    def ended(self, segment: Segment) -> None:
+        """A direction has ended: its stream says so."""
+        if self.responses.message is not None:
+            self._read_responses(segment)
+        if self.responses.stream.ended and not self.parser.upgraded:
+            self.finish("aborted", segment)
+
+    def finish(self, reason: str, segment: Segment | None) -> None:
+        """Publish what is left, incomplete for ``reason`` where it is not whole.
+
+        ``segment`` is the last record, ``None`` if the end was not seen.
+        """
+        with suppress(Desync):  # what is left is incomplete anyway
+            if segment is not None:
+                self.quiet()
+                self._begin_partial(segment)
+            elif self._pending and self._is_answered(self._pending[0]):
+                self._pop()
+        while self._pending:
+            entry = self._pending.popleft()
+            if not self._certain:
+                entry.response = None  # it may be another's
+            self._publish(self.parser, entry, reason)
+        self._drop_held()
+        self.requests.message = self.responses.message = None

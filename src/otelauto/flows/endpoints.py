@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is learned about endpoints: how little of their connections has to be copied.
+
+A connection begins in stream mode, where every segment is copied. Once the exchanges of an endpoint
+have shown that requests wait for their responses, the first bytes of each turn are enough. A
+pipelined request or a head that did not fit takes that back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from otelauto.abi import AbiLimit, CaptureMode
+from otelauto.flows.vocabulary import Address, Family, Verdict
+
+LEARN_EXCHANGES = 8  # in a row, before less is copied
+RELEARN_MAX = 4096
+WANT_REQUEST = 8192  # a traceparent may stand at the end of a long head
+WANT_RESPONSE_MIN = 1024
+WANT_RESPONSE_MAX = 8192
+ENDPOINTS_MAX = 4096
+# A connection opened up to this long after a verdict was taken may have missed it.
+SETTLING_NS = 1_000_000_000
+
+Key = tuple[int, Address, bool]  # netns inode, address, is local
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One service's listener, or one remote service."""
+
+    key: (
+        Key | None
+    )  # None: AF_UNIX, which has no learned endpoints; connections are told one by one
+    request_direction: int
+    start: bytes
+    needed: int = LEARN_EXCHANGES
+    plain: int = 0  # exchanges in a row without pipelining
+    largest_response: int = 0
+    want_request: int = WANT_REQUEST
+    verdict: Verdict | None = None
+    settled_ns: int = 0
+
+
+def key_of(netns: int, local: Address, peer: Address, serves: bool) -> Key | None:
+    """The endpoint a connection belongs to, ``None`` if it can have none."""
+    if local.family is Family.UNIX:
+        return None
+    if serves:
+        return (netns, Address(Family.INET, "", local.port), True) if local.port else None
+    return (netns, peer, False) if peer.port and peer.host else None
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(number - 1, 0).bit_length()
+
+
+class Endpoints:
+    """The bounded table of endpoints, and the verdicts that have not been taken yet."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self._known: dict[tuple[Key, int, bytes], Endpoint] = {}
+        self._by_key: dict[Key, Endpoint] = {}
+        self._verdicts: list[Verdict] = []
+
+    def take(self) -> list[Verdict]:
+        """The verdicts since the last call, oldest first."""
+        verdicts, self._verdicts = self._verdicts, []
+        return verdicts
+
+    def say(self, verdict: Verdict) -> None:
+        """Queue a verdict."""
+        self._verdicts.append(verdict)
+
+    def opened(self, key: Key | None, time: int) -> Verdict | None:
+        """The verdict that a connection opened at ``time`` (ns) is already under, if any."""
+        endpoint = self._by_key.get(key) if key is not None else None
+        if endpoint is None or time < endpoint.settled_ns:
+            return None
+        return endpoint.verdict
+
+    def find(self, key: Key | None, request_direction: int, start: bytes) -> Endpoint:
+        """The endpoint of a connection that carries requests in ``request_direction``."""
+        if key is None:
+            return Endpoint(None, request_direction, start)
+        full = (key, request_direction, start)
+        endpoint = self._known.get(full)
+        if endpoint is None:
+            if len(self._known) >= ENDPOINTS_MAX:
+                oldest = next(iter(self._known))
+                del self._known[oldest]
+                self._by_key.pop(oldest[0], None)
+            endpoint = self._known[full] = Endpoint(key, request_direction, start)
+        return endpoint
+
+    def learn(
+        self, endpoint: Endpoint, heads: tuple[int, int], cut: tuple[bool, bool], pipelined: bool
+    ) -> None:
+        """Take in one whole exchange: head sizes of request and response, and which were cut."""
+        if pipelined:
+            self._unlearn(endpoint)
+            return
+        endpoint.plain += 1
+        response = 2 * heads[1] if cut[1] else heads[1]
+        grown = response > endpoint.largest_response
+        if grown:
+            endpoint.largest_response = response
+        if cut[0] and endpoint.want_request < AbiLimit.CAPTURE_MAX:
+            endpoint.want_request = int(AbiLimit.CAPTURE_MAX)
+            grown = True
+        if endpoint.verdict is None or endpoint.verdict.mode == CaptureMode.MODE_STREAM:
+            if endpoint.plain >= endpoint.needed:
+                self._decide(endpoint, self._heads(endpoint))
+        elif grown:
+            verdict = self._heads(endpoint)
+            if verdict != endpoint.verdict:
+                self._decide(endpoint, verdict)
+
+    def _unlearn(self, endpoint: Endpoint) -> None:
+        endpoint.plain = 0
+        if endpoint.verdict is not None and endpoint.verdict.mode == CaptureMode.MODE_HEADS:
+            endpoint.needed = min(endpoint.needed * 8, RELEARN_MAX)
+            self._decide(endpoint, Verdict(CaptureMode.MODE_STREAM, endpoint=endpoint.key))
+
+    def _heads(self, endpoint: Endpoint) -> Verdict:
+        response = _power_of_two(2 * endpoint.largest_response)
+        response = min(max(response, WANT_RESPONSE_MIN), WANT_RESPONSE_MAX)
+        want = (endpoint.want_request, response)
+        start = (b"", endpoint.start)
+        if endpoint.request_direction == 1:
+            want, start = want[::-1], start[::-1]
+        return Verdict(CaptureMode.MODE_HEADS, want, start, endpoint=endpoint.key)
+
+    def _decide(self, endpoint: Endpoint, verdict: Verdict) -> None:
+        endpoint.verdict = verdict
+        if endpoint.key is None:
+            return
+        endpoint.settled_ns = self._now() + SETTLING_NS
+        self._by_key[endpoint.key] = endpoint
+        self.say(verdict)

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From ring records to exchanges: the table of connections.
+
+Not thread-safe: one thread feeds records, ticks and takes verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+from otelauto.abi import Opening, RecordKind, Segment
+from otelauto.counters import Counters
+from otelauto.flows import meanings
+from otelauto.flows.connection import Connection, Hub
+from otelauto.flows.endpoints import Endpoints
+from otelauto.flows.records import BadRecordError, decode
+from otelauto.flows.vocabulary import Exchange, Family, Recognizer, Verdict
+
+QUIET_NS = 500_000_000  # silence that ends what only silence can end
+UNIX_STALLED_NS = 5_000_000_000  # AF_UNIX: a response that ends at close has ended
+UNIX_IDLE_NS = 60_000_000_000  # AF_UNIX, after the peer has finished
+IDLE_NS = 3_600_000_000_000
+SWEEP_NS = 5_000_000_000  # between looks for idle connections
+CONNECTIONS_MAX = 32768
+EVICTION_SAMPLE = 64
+UNREAD_MAX = 1024
+_SEQUENCE_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Connections of one endpoint that are not read. ``carries`` says why (``"tls"``, ...)."""
+
+    carries: str
+    endpoint: str  # ":443" for a port here, "192.0.2.1:443" or a socket's path elsewhere
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What ``status`` says. ``by_protocol`` counts open connections; ``""`` is: not known yet."""
+
+    open: int
+    by_protocol: dict[str, int]
+    unread: tuple[Unread, ...]
+
+
+class Flows:
+    """Feeds records to their connections and keeps the table of connections bounded."""
+
+    def __init__(
+        self,
+        protocols: tuple[Recognizer, ...],
+        counters: Counters,
+        deliver: Callable[[Exchange], None],
+        now: Callable[[], int],
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        """``now`` is the boot clock in ns; ``deliver`` gets every exchange once."""
+        self._counters = counters
+        self._now = now
+        self._connections_max = connections_max
+        self._endpoints = Endpoints(now)
+        self._hub = Hub(protocols, counters, deliver, self._endpoints, self._note_unread)
+        self._connections: dict[int, Connection] = {}
+        self._waiting: dict[int, tuple[Connection, Segment]] = {}
+        self._unread: dict[tuple[str, str], int] = {}
+        self._swept_ns = 0
+
+    def feed(self, record: memoryview | bytes) -> None:
+        """Take one record of the data ring; a bad one is counted and dropped."""
+        try:
+            head, payload = decode(record)
+        except BadRecordError as problem:
+            self._counters.add(meanings.RECORDS_BAD, label=str(problem))
+            return
+        if isinstance(head, Opening):
+            self._open(head, payload)
+            return
+        connection = self._connections.get(head.connection)
+        if connection is None:
+            if head.kind == RecordKind.RECORD_ENDING:
+                return
+            self._counters.add(meanings.OPENINGS_MISSING)
+            connection = self._add(Connection(self._hub, head.connection, None, b""))
+        elif connection.sequence != head.sequence:
+            self._count_lost(connection.sequence, head.sequence)
+        connection.sequence = (head.sequence + 1) % (1 << _SEQUENCE_BITS)
+        if head.kind == RecordKind.RECORD_SEGMENT:
+            connection.segment(head, payload)
+            if connection.waits():
+                self._waiting[head.connection] = (connection, head)
+        elif connection.ending(head):
+            self._remove(head.connection)
+
+    def _open(self, opening: Opening, path: bytes) -> None:
+        before = self._connections.get(opening.connection)
+        if before is not None:
+            # A cookie is never used twice: records are out of order.
+            self._counters.add(meanings.RECORDS_BAD, label="opened twice")
+            return
+        self._add(Connection(self._hub, opening.connection, opening, path))
+
+    def _add(self, connection: Connection) -> Connection:
+        if len(self._connections) >= self._connections_max:
+            self._evict()
+        self._connections[connection.cookie] = connection
+        return connection
+
+    def _remove(self, cookie: int) -> None:
+        self._connections.pop(cookie, None)
+        self._waiting.pop(cookie, None)
+
+    def _evict(self) -> None:
+        """Forget the connection that has been idle longest of a few of the oldest."""
+        oldest = islice(self._connections.values(), EVICTION_SAMPLE)
+        self._expire(min(oldest, key=lambda connection: connection.last_ns).cookie, "full")
+
+    def _expire(self, cookie: int, reason: str) -> None:
+        self._connections[cookie].finish("expired")
+        self._remove(cookie)
+        self._counters.add(meanings.CONNECTIONS_EXPIRED, label=reason)
+
+    def _count_lost(self, expected: int, found: int) -> None:
+        lost = (found - expected) % (1 << _SEQUENCE_BITS)
+        if lost < 1 << (_SEQUENCE_BITS - 1):
+            self._counters.add(meanings.RECORDS_LOST, lost)
+        else:
+            self._counters.add(meanings.RECORDS_BAD, label="sequence")
+
+    def tick(self, now_ns: int) -> None:
+        """Publish what only time can finish and forget idle connections.
+
+        Call it after each drain: silence is judged by the records that were fed.
+        """
+        for cookie, (connection, segment) in list(self._waiting.items()):
+            silence = now_ns - connection.last_ns
+            if silence >= QUIET_NS:
+                connection.quiet()
+            if silence >= UNIX_STALLED_NS and connection.ends[0].family is Family.UNIX:
+                connection.stalled(segment)
+            if not connection.waits():
+                del self._waiting[cookie]
+        if now_ns - self._swept_ns >= SWEEP_NS:
+            self._swept_ns = now_ns
+            self._sweep(now_ns)
+
+    def _sweep(self, now_ns: int) -> None:
+        for cookie, connection in list(self._connections.items()):
+            unix = connection.half_closed and connection.ends[0].family is Family.UNIX
+            if now_ns - connection.last_ns >= (UNIX_IDLE_NS if unix else IDLE_NS):
+                self._expire(cookie, "idle")
+
+    def forget(self, tgid: int) -> None:
+        """A process is gone, and its connections with it."""
+        for cookie, connection in list(self._connections.items()):
+            if connection.tgid == tgid:
+                connection.quiet()
+                connection.finish("aborted")
+                self._remove(cookie)
+
+    def take_verdicts(self) -> list[Verdict]:
+        """What the kernel half should know, since the last call, oldest first."""
+        return self._endpoints.take()
+
+    def _note_unread(self, connection: Connection) -> None:
+        if connection.carries == "upgraded":
+            return
+        key = (connection.carries, _endpoint_name(connection))
+        if key in self._unread or len(self._unread) < UNREAD_MAX:
+            self._unread[key] = self._unread.get(key, 0) + 1
+
+    def connections(self) -> Summary:
+        """The state of the table."""
+        by_protocol: dict[str, int] = {}
+        for connection in self._connections.values():
+            by_protocol[connection.carries] = by_protocol.get(connection.carries, 0) + 1
+        unread = tuple(
+            Unread(carries, endpoint, count)
+            for (carries, endpoint), count in sorted(self._unread.items())
+        )
+        return Summary(len(self._connections), by_protocol, unread)
+
+
+def _endpoint_name(connection: Connection) -> str:
+    local, peer = connection.ends
+    if local.family is Family.UNIX:
+        return local.host
+    return f":{local.port}" if connection.serves else f"{peer.host}:{peer.port}"

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The watching half of otelauto: discovery tells the kernel whom to watch, records come back.
+
+One thread does all of it, in turns of a tenth of a second. What becomes of the records is the
+caller's: ``take`` gets each of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from otelauto import abi
+from otelauto.config import Config
+from otelauto.counters import Counters, Meaning
+from otelauto.discover.environment import check_environment
+from otelauto.discover.names import Naming
+from otelauto.discover.procfs import ProcFs
+from otelauto.discover.select import COLLECTORS, Selector
+from otelauto.discover.watch import Changes, Discovery, Target
+from otelauto.errors import KernelError
+from otelauto.flows.vocabulary import Verdict
+from otelauto.kernel.capture import Capture, Wanted
+from otelauto.services import Services
+from otelauto.spans.span import Service
+from otelauto.verdicts import put_verdict
+
+log = logging.getLogger("otelauto")
+
+BUSY_WAIT_S: Final = 0.1
+IDLE_WAIT_S: Final = 0.2
+COUNT_INTERVAL_S: Final = 1.0
+WARN_INTERVAL_S: Final = 60.0
+
+RECORDS_PRODUCED: Final = Meaning(
+    "kernel_records_produced", "Records that the kernel half produced, delivered or dropped."
+)
+RECORDS_DELIVERED: Final = Meaning(
+    "records_delivered", "Records read from the kernel's ring: produced = delivered + dropped."
+)
+RECORDS_DROPPED: Final = Meaning(
+    "kernel_records_dropped",
+    "What the kernel half could not deliver. ring_full: records, user space was too slow; "
+    "state_refused: segments, a socket had no room for its state (net.core.optmem_max); "
+    "event_ring_full: process events, healed by the next scan of /proc.",
+    "reason",
+)
+SEGMENTS_UNREAD: Final = Meaning(
+    "kernel_segments_unread",
+    "Segments whose bytes passed but could not be copied. fault: memory not readable; compat_task: "
+    "a 32-bit caller; other_call: sendfile, splice, io_uring; message_trunc: MSG_TRUNC; vectors: "
+    "more I/O vectors than are read.",
+    "reason",
+)
+BYTES_UNREAD: Final = Meaning("kernel_bytes_unread", "Bytes of the segments that were not copied.")
+BYTES_UNSEEN: Final = Meaning(
+    "kernel_bytes_unseen", "Bytes that TCP sequence numbers prove and that passed no hook (splice)."
+)
+EVENTS_PRODUCED: Final = Meaning("kernel_events_produced", "Process events produced.")
+PROGRAM_MISSES: Final = Meaning(
+    "kernel_program_misses",
+    "Times that a BPF program was not run because it was running already on that CPU.",
+    "program",
+)
+
+KERNEL_COUNTERS: Final[dict[abi.Counter, tuple[Meaning, str]]] = {
+    abi.Counter.RECORDS_PRODUCED: (RECORDS_PRODUCED, ""),
+    abi.Counter.DROP_RING_FULL: (RECORDS_DROPPED, "ring_full"),
+    abi.Counter.DROP_STATE_REFUSED: (RECORDS_DROPPED, "state_refused"),
+    abi.Counter.DROP_EVENT_RING_FULL: (RECORDS_DROPPED, "event_ring_full"),
+    abi.Counter.UNREAD_FAULT: (SEGMENTS_UNREAD, "fault"),
+    abi.Counter.UNREAD_COMPAT_TASK: (SEGMENTS_UNREAD, "compat_task"),
+    abi.Counter.UNREAD_OTHER_CALL: (SEGMENTS_UNREAD, "other_call"),
+    abi.Counter.UNREAD_MESSAGE_TRUNC: (SEGMENTS_UNREAD, "message_trunc"),
+    abi.Counter.UNREAD_VECTORS: (SEGMENTS_UNREAD, "vectors"),
+    abi.Counter.BYTES_UNREAD: (BYTES_UNREAD, ""),
+    abi.Counter.BYTES_UNSEEN: (BYTES_UNSEEN, ""),
+    abi.Counter.EVENTS_PRODUCED: (EVENTS_PRODUCED, ""),
+}
+
+
+def selector_of(config: Config) -> Selector:
+    """What the configuration selects."""
+    ebpf = config.ebpf
+    return Selector(
+        open_ports=tuple(ebpf.open_port.ranges),
+        executable_name=ebpf.executable_name or None,
+        pids=frozenset(ebpf.pids),
+        system_wide=ebpf.system_wide,
+        exclude=COLLECTORS if ebpf.system_wide else (),
+    )
+
+
+def naming_of(config: Config) -> Naming:
+    """What the configuration says of service names."""
+    return Naming(
+        service_name=config.service_name or None,
+        namespace=config.service_namespace or None,
+        resource_attributes=config.resource_attributes,
+    )
+
+
+class Watcher:
+    """Discovery and capture, kept in step.
+
+    ``on_gone(tgid)`` is told when the last record of a process was read, ``on_target(target)`` when one is
+    or is described anew. Raises KernelError from the constructor when the kernel, the permissions
+    or /proc do not allow it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        counters: Counters,
+        *,
+        on_target: Callable[[Target], None] = lambda target: None,
+        on_gone: Callable[[int], None] = lambda tgid: None,
+    ) -> None:
+        check_environment()
+        procfs = ProcFs(counters=counters)
+        own = procfs.own_tgid()
+        if own is None:
+            raise KernelError("/proc does not show otelauto itself", "mount the host's /proc")
+        selector = selector_of(config)
+        self._counters = counters
+        self._on_target = on_target
+        self._on_gone = on_gone
+        self.capture = Capture(
+            Wanted(
+                system_wide=selector.system_wide,
+                report_all_execs=bool(selector.executable_name or selector.system_wide),
+                excluded=(own,),
+                listen_ports=[(0, 65535)] if selector.system_wide else selector.open_ports,
+            )
+        )
+        self.services = Services()
+        self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
+        self._gone: list[int] = []
+        self._delivered = 0
+        self._next_count = 0.0
+        self._next_warning = 0.0
+        self._warned_drops = 0
+        self._lost_events = 0
+        self._idle = False
+
+    def start(self) -> None:
+        """The first look at /proc; raises KernelError if what was found cannot be watched."""
+        self._apply(self.discovery.scan(deep=True))
+
+    def turn(self, take: Callable[[memoryview], None]) -> int:
+        """Wait for the next tenth of a second, then drain; returns the number of records."""
+        self.capture.wait(IDLE_WAIT_S if self._idle else BUSY_WAIT_S)
+        self.poll_processes()
+        gone, self._gone = self._gone, []
+        taken = self.drain(take)
+        for tgid in gone:  # only now have its last records been read
+            self._on_gone(tgid)
+        self._idle = taken == 0
+        now = time.monotonic()
+        if now >= self._next_count:
+            self._next_count = now + COUNT_INTERVAL_S
+            self.count()
+            self._warn(now)
+        if self.discovery.due(now):
+            self._apply(self.discovery.scan(deep=self._events_were_lost()))
+        return taken
+
+    def drain(self, take: Callable[[memoryview], None]) -> int:
+        """Drain what waits now."""
+        taken = self.capture.drain_records(take)
+        self._delivered += taken
+        return taken
+
+    def service_of(self, tgid: int) -> Service | None:
+        """The service of a process id; looks for news if it is not known."""
+        found = self.services.of(tgid)
+        if found is None:
+            self.poll_processes()
+            found = self.services.of(tgid)
+        return found
+
+    def put_verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        """Tell the kernel what was learnt; it acts on it from the next segment on."""
+        changed = False
+        for verdict in verdicts:
+            put_verdict(self.capture, verdict)
+            changed = True
+        if changed:
+            self.capture.publish()
+
+    # ---- processes ----
+
+    def poll_processes(self) -> None:
+        """Act on the process events that wait."""
+        for event in self.capture.drain_events():
+            self._apply(self._changes(event))
+
+    def _changes(self, event: abi.ProcessEvent) -> Changes:
+        match event.kind:
+            case abi.ProcessEventKind.PROCESS_EXEC:
+                return self.discovery.on_exec(event.tgid)
+            case abi.ProcessEventKind.PROCESS_FORK:
+                return self.discovery.on_fork(event.parent, event.tgid)
+            case abi.ProcessEventKind.PROCESS_EXIT:
+                return self.discovery.on_exit(event.tgid)
+            case abi.ProcessEventKind.PROCESS_LISTEN:
+                return self.discovery.on_listen(event.tgid, event.port, event.netns)
+        return Changes()
+
+    def _apply(self, changes: Changes) -> None:
+        for tgid in changes.stopped:
+            self.capture.unwatch(tgid)
+            self.services.remove(tgid)
+            self._gone.append(tgid)
+        for target in changes.started:
+            self.capture.watch(target.tgid)
+            self.services.add(target)
+            self._on_target(target)
+            log.info(
+                "instrumenting service=%s pid=%d reason=%s ports=%s",
+                target.service_name,
+                target.tgid,
+                target.reason,
+                ",".join(map(str, target.ports)) or "-",
+            )
+        for target in changes.renamed:
+            self.services.add(target)
+            self._on_target(target)
+
+    # ---- counting ----
+
+    def count(self) -> None:
+        """Take the kernel's totals over."""
+        for name, total in self.capture.counters().items():
+            meaning, label = KERNEL_COUNTERS[abi.Counter[name]]
+            self._counters.set(meaning, total, label)
+        self._counters.set(RECORDS_DELIVERED, self._delivered)
+        for cost in self.capture.costs():
+            self._counters.set(PROGRAM_MISSES, cost.missed, cost.name)
+
+    def _events_were_lost(self) -> bool:
+        lost = self._counters.get(RECORDS_DROPPED, "event_ring_full")
+        news, self._lost_events = lost > self._lost_events, lost
+        return news
+
+    def _warn(self, now: float) -> None:
+        dropped = self._counters.get(RECORDS_DROPPED, "ring_full")
+        if dropped > self._warned_drops and now >= self._next_warning:
+            self._next_warning = now + WARN_INTERVAL_S
+            log.warning(
+                "%d records dropped because the ring was full: otelauto got too little CPU time, "
+                "or the traffic is more than it can follow; the exchanges are counted as lost",
+                dropped - self._warned_drops,
+            )
+            self._warned_drops = dropped
+
+    def close(self) -> None:
+        """Detach and unload."""
+        self.capture.close()

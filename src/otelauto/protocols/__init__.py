@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocols that otelauto reads: one file each, listed here."""
+
+from __future__ import annotations
+
+from otelauto.flows.vocabulary import Recognizer
+from otelauto.protocols.http1 import Http1
+from otelauto.protocols.opaque import Http2, Tls
+from otelauto.protocols.settings import ProtocolSettings
+
+
+def protocols(settings: ProtocolSettings) -> tuple[Recognizer, ...]:
+    """The registry. The order does not matter: each recognises its own bytes only."""
+    return (Http1(settings), Tls(), Http2())

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP/1.0 and HTTP/1.1 (RFC 9112), read from both directions of a connection.
+
+A head is read as soon as it is whole; a body is only followed to its end. Where a head is cut short
+or lengths contradict one another, the message is left open-ended: what comes next on the connection
+ends it, and no size is claimed.
+"""
+
+from __future__ import annotations
+
+from otelauto.flows.vocabulary import (
+    Address,
+    Description,
+    Desync,
+    Likeness,
+    Role,
+    Side,
+    Stream,
+)
+from otelauto.protocols import http1_describe, proxy_protocol, traceparent
+from otelauto.protocols.http1_body import (
+    Framing,
+    Http1Message,
+    advance,
+    begin_body,
+    complete,
+    frame,
+    leave_open,
+)
+from otelauto.protocols.http1_head import (
+    HEAD_MAX,
+    KNOWN_METHODS,
+    Head,
+    find_end,
+    likeness,
+    split_request_line,
+    status_of,
+)
+from otelauto.protocols.settings import ProtocolSettings
+
+_SWITCHING_PROTOCOLS = 101
+_NO_BODY = (204, 304)
+
+
+class Http1:
+    """The registry's entry."""
+
+    name = "http"
+    opaque = False
+    response_start = b"HTTP/1."
+
+    def __init__(self, settings: ProtocolSettings) -> None:
+        self._settings = settings
+
+    def recognize(self, head: bytes, at_start: bool) -> Likeness:
+        """A request line or a status line; a PROXY protocol prefix may precede the first one."""
+        if at_start and head[:1] in (b"P", b"\r") and proxy_protocol.may_begin(head):
+            if proxy_protocol.broken(head):
+                return Likeness.NO
+            prefix = proxy_protocol.parse(head)
+            if prefix is None:
+                return Likeness.MAYBE
+            head = head[prefix.size :]
+            if not head:
+                return Likeness.MAYBE
+        return likeness(head)
+
+    def parser(self) -> Http1Parser:
+        """A reader for a new connection."""
+        return Http1Parser(self._settings)
+
+
+class Http1Parser:
+    """One connection."""
+
+    __slots__ = ("_describer", "_proxied", "upgraded")
+
+    def __init__(self, settings: ProtocolSettings) -> None:
+        self.upgraded = False
+        self._proxied: Address | None = None
+        self._describer = http1_describe.Describer(settings)
+
+    def read(self, role: Role, stream: Stream, request: Http1Message | None) -> Http1Message | None:
+        """The next message, once its head is there. Raises Desync on anything else."""
+        if request is None or role is Role.REQUEST:
+            return self._read_request(stream)
+        return self._read_response(stream, request)
+
+    def _read_request(self, stream: Stream) -> Http1Message | None:
+        if stream.position == 0 and not self._skip_prefix(stream):
+            return None
+        found = _head(stream)
+        return None if found is None else _request(stream, *found)
+
+    def _skip_prefix(self, stream: Stream) -> bool:
+        """Pass a PROXY protocol prefix; ``False``: more bytes are needed."""
+        data = stream.window()
+        if data[:1] not in (b"P", b"\r") or not proxy_protocol.may_begin(data):
+            return True
+        if proxy_protocol.broken(data):
+            raise Desync("PROXY protocol prefix")
+        prefix = proxy_protocol.parse(data)
+        if prefix is None:
+            # PUT and PATCH begin like PROXY, an empty line like the signature of version 2.
+            return False
+        self._proxied = prefix.client
+        stream.skip(prefix.size)
+        return True
+
+    def read_partial(self, stream: Stream) -> Http1Message | None:
+        """A request whose head will not become whole: at least its first line must be there."""
+        if stream.end <= stream.position or b"\n" not in stream.window():
+            return None
+        start = stream.position
+        return _request(stream, stream.window(), start, truncated=True)
+
+    def _read_response(self, stream: Stream, request: Http1Message) -> Http1Message | None:
+        while True:
+            found = _head(stream)
+            if found is None:
+                return None
+            response = _response(stream, *found)
+            if response.status >= 200 or response.status == _SWITCHING_PROTOCOLS:
+                break
+            if response.truncated:
+                raise Desync("interim response cut short")
+            request.expects_continue = False
+        self._begin_response(stream, request, response)
+        return response
+
+    def _begin_response(
+        self, stream: Stream, request: Http1Message, response: Http1Message
+    ) -> None:
+        tunnel = request.method == b"CONNECT" and response.status // 100 == 2
+        if tunnel or response.status == _SWITCHING_PROTOCOLS:
+            self.upgraded = True
+            response.framing, response.declared = Framing.NONE, None
+            response.open_ended = response.may_be_over = False
+        elif not response.truncated and (request.method == b"HEAD" or response.status in _NO_BODY):
+            response.open_ended = response.may_be_over = False
+            response.framing, response.declared = Framing.NONE, None
+        begin_body(response, stream)
+
+    def advance(self, message: Http1Message, stream: Stream) -> None:
+        """Follow the body of ``message`` as far as bytes have passed."""
+        advance(message, stream)
+
+    def settle(self, message: Http1Message, stream: Stream) -> None:
+        """An open-ended ``message`` ended with the last byte that was advanced over."""
+        complete(message, stream)
+
+    def answered(self, request: Http1Message, response: Http1Message, stream: Stream) -> None:
+        """A final answer to ``Expect: 100-continue``: the body may never come.
+
+        The client may send it all the same, or go on with its next request (RFC 9110, section
+        10.1.1). So the end of the request is open until something follows.
+        """
+        if request.complete or not request.expects_continue or stream.end > request.body_start:
+            return
+        stream.rewind()
+        leave_open(request)
+
+    def describe(
+        self,
+        side: Side,
+        ends: tuple[Address, Address],
+        request: Http1Message,
+        response: Http1Message | None,
+    ) -> Description:
+        """Attributes by the semantic conventions of HTTP."""
+        client = self._proxied or ends[1]
+        return self._describer.describe(side, ends, client, request, response)
+
+
+def _head(stream: Stream) -> tuple[bytes, int, bool] | None:
+    """(lines, start offset, whether cut short) of the head at the position, which is moved behind.
+
+    ``None``: more bytes are needed. Raises Desync if they cannot come.
+    """
+    data = stream.window()
+    if data[:1] in (b"\r", b"\n"):
+        # Empty lines before a head are ignored (RFC 9112, section 2.2).
+        blank = len(data) - len(data.lstrip(b"\r\n"))
+        stream.skip(blank)
+        data = stream.window()
+    start = stream.position
+    end = find_end(data)
+    if end is not None:
+        stream.skip(end[1])
+        return data[: end[0]], start, False
+    if not stream.hole() and len(data) < HEAD_MAX:
+        if data and likeness(data) is Likeness.NO:
+            raise Desync("not a head")
+        return None
+    return data, start, True
+
+
+def _request(stream: Stream, lines: bytes, start: int, truncated: bool) -> Http1Message:
+    head = Head(_whole_lines(lines) if truncated else lines)
+    line = head.start_line()
+    parts = split_request_line(line)
+    if parts is None and truncated:
+        parts = _cut_request_line(lines)
+    if parts is None:
+        raise Desync("not a request line")
+    message = Http1Message(
+        start,
+        stream.time_at(start),
+        stream.sequence_at(start),
+        stream.position - start,
+        role=Role.REQUEST,
+        version=parts[2],
+        method=parts[0],
+        target=parts[1],
+        host=head.value(b"\nhost:"),
+        user_agent=head.value(b"\nuser-agent:"),
+    )
+    if head.value(b"\ntraceparent:") is not None:
+        contexts = map(traceparent.parse, head.values(b"\ntraceparent:"))
+        message.parent = next((context for context in contexts if context), None)
+    if truncated:
+        _cut(message, stream, len(lines))
+        return message
+    expect = head.value(b"\nexpect:")
+    message.expects_continue = expect is not None and expect.lower() == b"100-continue"
+    frame(message, head)
+    begin_body(message, stream)
+    return message
+
+
+def _response(stream: Stream, lines: bytes, start: int, truncated: bool) -> Http1Message:
+    head = Head(_whole_lines(lines) if truncated else lines)
+    parts = status_of(head.start_line())
+    if parts is None:
+        raise Desync("not a status line")
+    message = Http1Message(
+        start,
+        stream.time_at(start),
+        stream.sequence_at(start),
+        stream.position - start,
+        role=Role.RESPONSE,
+        version=parts[0],
+        status=parts[1],
+    )
+    if truncated:
+        _cut(message, stream, len(lines))
+    else:
+        frame(message, head)
+    return message
+
+
+def _whole_lines(lines: bytes) -> bytes:
+    """The lines up to the last line end: what follows may be cut anywhere."""
+    return lines[: lines.rfind(b"\n") + 1]
+
+
+def _cut(message: Http1Message, stream: Stream, known: int) -> None:
+    """The head is longer than what is known of it; ``known`` bytes count as its size."""
+    message.truncated = True
+    message.head_size = known
+    leave_open(message)
+    stream.skip(known)
+    begin_body(message, stream)
+
+
+def _cut_request_line(line: bytes) -> tuple[bytes, bytes, str] | None:
+    """Method and path of a request line that was cut behind its path, which must be whole."""
+    method, _, target = line.partition(b" ")
+    path, mark, _ = target.partition(b"?")
+    if not mark or method not in KNOWN_METHODS or path[:1] != b"/" or b" " in path:
+        return None
+    return method, path + b"?", ""

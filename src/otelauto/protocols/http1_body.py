@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bodies of HTTP/1.x messages (RFC 9112, sections 6 to 8): how long they are and where they end."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from otelauto.flows.vocabulary import Message, Role, Stream, TraceContext
+from otelauto.protocols.http1_head import Head
+
+_TERMINATOR = b"\r\n0\r\n\r\n"  # the end of a chunked body without trailers
+_CHUNK_LINE_MAX = 4096
+_TRAILER_LINE_MAX = 16 * 1024
+_SIZE_DIGITS_MAX = 15
+_LENGTH_DIGITS_MAX = 18
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+
+
+class Framing(enum.Enum):
+    """What ends a body."""
+
+    NONE = "none"  # there is no body
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+    UNKNOWN = "unknown"  # conflicting lengths, or the head was cut
+
+
+class Chunk(enum.Enum):
+    """Where in a chunked body the stream's position is."""
+
+    SIZE = "size"
+    DATA_END = "data end"  # at the line end behind a chunk's data
+    TRAILER = "trailer"
+
+
+@dataclass(slots=True)
+class Http1Message(Message):
+    """A request or a response: what its head says, and how far its body has come."""
+
+    role: Role = Role.REQUEST
+    version: str = ""
+    method: bytes = b""
+    target: bytes = b""
+    status: int = 0
+    host: bytes | None = None
+    user_agent: bytes | None = None
+    parent: TraceContext | None = None
+    expects_continue: bool = False
+    framing: Framing = Framing.NONE
+    declared: int | None = None  # Content-Length, where it frames a body
+    body_start: int = 0
+    wire_size: int = 0  # body bytes on the wire so far, chunk framing included
+    decoded: int = 0  # sum of the chunk sizes so far
+    chunk: Chunk = Chunk.SIZE
+
+    def body_size(self) -> int | None:
+        """The exact size of the body; ``None`` where it is not known or there is none."""
+        if not self.complete or self.open_ended:
+            return None
+        if self.framing is Framing.CHUNKED:
+            return self.decoded
+        if self.framing is Framing.CLOSE:
+            return self.wire_size
+        return self.declared
+
+
+def content_length(head: Head) -> int | None:
+    """The one Content-Length of a head, ``None`` without one (RFC 9112, section 6.3).
+
+    Raises:
+        ValueError: not a number, or values that differ.
+    """
+    first = head.value(b"\ncontent-length:")
+    if first is None:
+        return None
+    values = head.values(b"\ncontent-length:")
+    numbers = {item.strip(b" \t") for value in values for item in value.split(b",")}
+    lengths = {_decimal(number) for number in numbers}
+    if len(lengths) != 1:
+        raise ValueError("lengths differ")
+    return lengths.pop()
+
+
+def _decimal(digits: bytes) -> int:
+    if not digits.isdigit() or len(digits) > _LENGTH_DIGITS_MAX:
+        raise ValueError("not a length")
+    return int(digits)
+
+
+def transfer_codings(head: Head) -> list[bytes]:
+    """The transfer codings in order, lower case; empty without the field."""
+    if head.value(b"\ntransfer-encoding:") is None:
+        return []
+    items = b",".join(head.values(b"\ntransfer-encoding:")).lower().split(b",")
+    codings = [item.partition(b";")[0].strip(b" \t") for item in items]
+    return [coding for coding in codings if coding not in (b"", b"identity")]
+
+
+def frame(message: Http1Message, head: Head) -> None:
+    """Set the framing of a message that can have a body. Transfer-Encoding beats Content-Length."""
+    codings = transfer_codings(head)
+    if codings:
+        if codings[-1] == b"chunked":
+            message.framing = Framing.CHUNKED
+        elif message.role is Role.RESPONSE:
+            message.framing = Framing.CLOSE
+        else:
+            leave_open(message)
+        return
+    try:
+        length = content_length(head)
+    except ValueError:
+        leave_open(message)
+        return
+    if length is not None:
+        message.framing, message.declared = Framing.LENGTH, length
+    elif message.role is Role.RESPONSE:
+        message.framing = Framing.CLOSE
+
+
+def leave_open(message: Http1Message) -> None:
+    """The head does not tell where the message ends; any silence may be its end."""
+    message.framing = Framing.UNKNOWN
+    message.open_ended = message.may_be_over = True
+
+
+def begin_body(message: Http1Message, stream: Stream) -> None:
+    """The stream stands behind the head: go into the body, as far as bytes have passed."""
+    message.body_start = stream.position
+    if message.framing is Framing.LENGTH and message.declared:
+        stream.skip(message.declared)
+    advance(message, stream)
+
+
+def advance(message: Http1Message, stream: Stream) -> None:
+    """Follow the body as far as bytes have passed; completes the message at its end."""
+    if message.open_ended:
+        _advance_open(message, stream)
+    elif message.framing is Framing.CHUNKED:
+        _advance_chunked(message, stream)
+    elif message.framing is Framing.CLOSE:
+        _swallow(message, stream)
+        if stream.ended:
+            complete(message, stream)
+    else:
+        message.wire_size = min(stream.end, stream.position) - message.body_start
+        if stream.end >= stream.position:
+            complete(message, stream)
+
+
+def complete(message: Http1Message, stream: Stream) -> None:
+    """The byte before the stream's position was the last of the message."""
+    message.complete = True
+    message.end_ns = stream.time_at(stream.position - 1)
+
+
+def _swallow(message: Http1Message, stream: Stream) -> None:
+    if stream.end > stream.position:
+        stream.skip(stream.end - stream.position)
+    message.wire_size = stream.position - message.body_start
+
+
+def _advance_open(message: Http1Message, stream: Stream) -> None:
+    _swallow(message, stream)
+    if message.framing is Framing.CHUNKED:
+        message.may_be_over = stream.last_bytes().endswith(_TERMINATOR)
+
+
+def _advance_chunked(message: Http1Message, stream: Stream) -> None:
+    while stream.end > stream.position and not message.complete:
+        if message.chunk is Chunk.DATA_END:
+            moved = _skip_data_end(message, stream)
+        else:
+            moved = _read_line(message, stream)
+        if message.open_ended:
+            _advance_open(message, stream)
+            return
+        if not moved:
+            break
+    message.wire_size = min(stream.end, stream.position) - message.body_start
+
+
+def _skip_data_end(message: Http1Message, stream: Stream) -> bool:
+    """Pass the CRLF behind a chunk's data; in a hole it is taken to be there."""
+    data = stream.window()[:2]
+    if data == b"\r\n" or (len(data) < 2 and stream.hole() and b"\r\n".startswith(data)):
+        stream.skip(2)
+    elif data[:1] == b"\n":
+        stream.skip(1)
+    elif data == b"\r":
+        return False
+    else:
+        message.open_ended = True
+    message.chunk = Chunk.SIZE
+    return True
+
+
+def _read_line(message: Http1Message, stream: Stream) -> bool:
+    """Read a chunk-size line or a trailer line; lost framing leaves the message open-ended."""
+    data = stream.window()
+    in_trailer = message.chunk is Chunk.TRAILER
+    limit = _TRAILER_LINE_MAX if in_trailer else _CHUNK_LINE_MAX
+    newline = data.find(b"\n", 0, limit)
+    if newline < 0:
+        if stream.hole() or len(data) >= limit:
+            message.open_ended = True
+        return False
+    line = data[:newline].rstrip(b"\r")
+    stream.skip(newline + 1)
+    if in_trailer:
+        if not line:
+            complete(message, stream)
+        return True
+    size = chunk_size(line)
+    if size is None:
+        message.open_ended = True
+    elif size == 0:
+        message.chunk = Chunk.TRAILER
+    else:
+        message.decoded += size
+        message.chunk = Chunk.DATA_END
+        stream.skip(size)
+    return True
+
+
+def chunk_size(line: bytes) -> int | None:
+    """The size on a chunk-size line, its extensions ignored; ``None`` if there is none."""
+    digits = line.partition(b";")[0].strip(b" \t")
+    if not digits or len(digits) > _SIZE_DIGITS_MAX or not _HEX.issuperset(digits):
+        return None
+    return int(digits, 16)

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exchanges in, spans and metrics out: the span chain, the aggregator and the exporters."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from otelauto import __version__
+from otelauto.config import Config
+from otelauto.config.exports import OtlpExport
+from otelauto.counters import Counters, Meaning
+from otelauto.export.exporter import Exporter, SpanExporter, Status
+from otelauto.export.exposition import Family
+from otelauto.export.otlp_export import OtlpMetrics, OtlpTraces
+from otelauto.export.otlp_http import Compression, OtlpHttp, Tls
+from otelauto.export.own_metrics import counter_families, process_families
+from otelauto.export.own_traffic import OwnTraffic
+from otelauto.export.printer import LineFormat, Printer
+from otelauto.export.prometheus import Page, Prometheus, metrics_page
+from otelauto.export.red import Red
+from otelauto.flows.vocabulary import Exchange
+from otelauto.spans.chain import Stage, to_span
+from otelauto.spans.clock import WallClock
+from otelauto.spans.naming import Naming2023
+from otelauto.spans.parent import Ids
+from otelauto.spans.routes import Routes, Unmatched
+from otelauto.spans.select import Select
+from otelauto.spans.span import Service, Span
+
+log = logging.getLogger("otelauto")
+
+OWN_EXCHANGES: Final = Meaning(
+    "own_exchanges_ignored", "Exchanges between a watched process and otelauto itself."
+)
+UNKNOWN_PROCESS: Final = Meaning(
+    "exchanges_of_unknown_process", "Exchanges whose process was gone before it could be named."
+)
+CLOSE_SECONDS: Final = 5.0
+
+ServiceOf = Callable[[int], Service | None]
+
+
+class Publisher:
+    """Turns exchanges into spans and hands them to every exporter that is configured.
+
+    ``service_of`` names the service of a process id. ``families`` give otelauto's own metrics
+    beside its counters. Raises OtelautoError from :meth:`start` when an exporter cannot begin.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        counters: Counters,
+        service_of: ServiceOf,
+        clock: WallClock,
+        families: Sequence[Callable[[], Iterable[Family]]] = (),
+    ) -> None:
+        self._counters = counters
+        self._service_of = service_of
+        self._own_traffic = OwnTraffic()
+        self._noop = config.noop
+        self.processed = 0
+        self._batch: list[Span] = []
+        self._routes = Routes(
+            counters,
+            config.routes.patterns,
+            Unmatched(config.routes.unmatched),
+            config.limits.routes_per_service,
+        )
+        self._stages = self._chain(config)
+        self._clock = clock
+        limits = config.limits
+        self.red = Red(
+            counters,
+            max_series=limits.series,
+            max_series_per_service=limits.series_per_service,
+            ttl_s=limits.series_ttl,
+        )
+        self._span_exporters: list[SpanExporter] = []
+        self._exporters: list[Exporter] = []
+        self._add_printer(config)
+        self._add_otlp(config)
+        own = (lambda: counter_families(counters), lambda: process_families(__version__), *families)
+        self._add_pages(config, own)
+        self._measures = len(self._exporters) > len(self._span_exporters)
+
+    def _chain(self, config: Config) -> list[Stage]:
+        """The span stages, in order."""
+        as_2023 = config.naming == "2023"
+        metrics = (config.otel_metrics_export, config.prometheus_export)
+        stages: list[Stage] = [
+            Ids(),
+            self._routes,
+            Select(
+                report_target=any(part.report_target for part in metrics),
+                report_peer=any(part.report_peer for part in metrics),
+                as_2023=as_2023,
+            ),
+        ]
+        if as_2023:
+            stages.append(Naming2023())
+        return stages
+
+    # ---- exporters ----
+
+    def _add_printer(self, config: Config) -> None:
+        if config.trace_printer != "disabled":
+            printer = Printer(
+                LineFormat(config.trace_printer),
+                self._clock,
+                self._counters,
+                queue_size=config.limits.queue_length,
+            )
+            self._span_exporters.append(printer)
+            self._exporters.append(printer)
+
+    def _add_otlp(self, config: Config) -> None:
+        if transport := self._transport(config.otel_traces_export):
+            part = config.otel_traces_export
+            traces = OtlpTraces(
+                transport,
+                self._clock,
+                self._counters,
+                version=__version__,
+                queue_size=part.max_queue_size,
+                batch_size=part.max_export_batch_size,
+                batch_timeout_s=part.batch_timeout,
+            )
+            self._span_exporters.append(traces)
+            self._exporters.append(traces)
+        if transport := self._transport(config.otel_metrics_export):
+            self._exporters.append(
+                OtlpMetrics(
+                    transport,
+                    self.red,
+                    self._clock,
+                    self._counters,
+                    version=__version__,
+                    interval_s=config.otel_metrics_export.interval,
+                )
+            )
+
+    def _transport(self, part: OtlpExport) -> OtlpHttp | None:
+        if part.endpoint is None:
+            return None
+        return OtlpHttp(
+            part.endpoint.url,
+            version=__version__,
+            headers=part.request_headers(),
+            timeout_ms=round(part.timeout * 1000),
+            compression=Compression(part.compression),
+            tls=Tls(
+                part.certificate,
+                part.client_certificate,
+                part.client_key,
+                part.insecure_skip_verify,
+            ),
+            own_traffic=self._own_traffic,
+        )
+
+    def _add_pages(self, config: Config, own: Sequence[Callable[[], Iterable[Family]]]) -> None:
+        """One server a port; the internal page may share the main page's port, or its path."""
+        main, internal = config.prometheus_export, config.internal_metrics.prometheus
+        pages: dict[tuple[int, str], dict[str, Page]] = {}
+        if internal.port:
+            setting = "internal_metrics.prometheus.port"
+            pages[internal.port, setting] = {internal.path: metrics_page(None, own)}
+        if main.port:
+            setting = "prometheus_export.port"
+            shared = pages.pop((main.port, "internal_metrics.prometheus.port"), {})
+            pages[main.port, setting] = {**shared, main.path: metrics_page(self.red, own)}
+        for (port, setting), by_path in pages.items():
+            self._exporters.append(Prometheus(main.host, port, by_path, self._own_traffic, setting))
+
+    # ---- life ----
+
+    def start(self) -> None:
+        """Start every exporter."""
+        for exporter in self._exporters:
+            exporter.start()
+            if isinstance(exporter, Prometheus):
+                log.info("metrics are served url=%s", " ".join(exporter.urls))
+
+    def close(self, deadline_s: float = CLOSE_SECONDS) -> None:
+        """Flush and stop every exporter; all of them together within ``deadline_s``."""
+        self.flush()
+        give_up_at = time.monotonic() + deadline_s
+        for exporter in self._exporters:
+            exporter.close(max(0.1, give_up_at - time.monotonic()))
+
+    def status(self) -> dict[str, Status]:
+        """What each exporter says of itself."""
+        return {exporter.name: exporter.status() for exporter in self._exporters}
+
+    # ---- the path of an exchange ----
+
+    def deliver(self, exchange: Exchange) -> None:
+        """Turn one exchange into a span of the current batch."""
+        if self._own_traffic.owns(exchange.local, exchange.peer):
+            self._counters.add(OWN_EXCHANGES)
+            return
+        service = self._service_of(exchange.tgid)
+        if service is None:
+            self._counters.add(UNKNOWN_PROCESS)
+            return
+        self._batch.append(to_span(exchange, service, self._stages))
+
+    def flush(self) -> None:
+        """Hand the current batch to the aggregator and to the exporters."""
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        self.processed += len(batch)
+        if self._measures:
+            self.red.add(batch)
+        for exporter in self._span_exporters:
+            exporter.offer(batch)
+        if self._noop:
+            log.info("processed %d requests", self.processed)
+
+    def forget(self, service: Service) -> None:
+        """The service's last process is gone."""
+        self.red.forget(service)
+        self._routes.forget(service)

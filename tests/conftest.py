@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Skips: only a typed ``Unsupported`` may cause one, and OTELAUTO_NO_SKIPS=1 forbids them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from tests.unsupported import Unsupported
+
+NO_SKIPS = os.environ.get("OTELAUTO_NO_SKIPS") == "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, Unsupported):
+        path, line, _ = item.location
+        report.outcome = "skipped"
+        report.longrepr = (path, (line or 0) + 1, f"Unsupported: {call.excinfo.value}")
+    if NO_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"a skip is a failure here (OTELAUTO_NO_SKIPS=1): {_reason(report)}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if NO_SKIPS and report.outcome == "skipped":
+        report.outcome = "failed"
+        report.longrepr = f"a skip is a failure here (OTELAUTO_NO_SKIPS=1): {_reason(report)}"
+    return report
+
+
+def _reason(report: Any) -> str:
+    longrepr = report.longrepr
+    return str(longrepr[2] if isinstance(longrepr, tuple) else longrepr)

@@ -1,0 +1,3 @@
+module otelauto.test/client
+
+go 1.19

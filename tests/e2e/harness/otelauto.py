@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""otelauto as a user runs it, with its spans read from the JSON lines that it prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.harness.process import Process, wait_until
+
+Span = dict[str, Any]
+
+PROGRAM = Path(sys.executable).parent / "otelauto"
+# What it writes on stderr when every target that is there is watched.
+READY = 'msg="watching '
+
+
+def configuration(*, ports: Sequence[int] = (), pids: Sequence[int] = ()) -> str:
+    """The YAML that selects by port and by process id, and prints spans as JSON lines."""
+    selected = {"open_port": ports, "pids": pids}
+    ebpf = {key: list(values) for key, values in selected.items() if values}
+    return json.dumps({"trace_printer": "json", "ebpf": ebpf})  # JSON is YAML
+
+
+class Otelauto:
+    """A running otelauto; ``spans`` grows as it prints. Ends with the ``with`` block.
+
+    ``settings`` are environment variables, ``yaml`` the text of a configuration file (both may be
+    given, as a user may). The block fails if otelauto ends by itself, or with another code than 0.
+    """
+
+    def __init__(
+        self, directory: Path, yaml: str = "", settings: Mapping[str, str] | None = None
+    ) -> None:
+        words: list[str | Path] = [PROGRAM]
+        if yaml:
+            file = directory / "otelauto.yml"
+            file.write_text(yaml)
+            words += ["--config", file]
+        self.spans: list[Span] = []
+        errors = directory / "otelauto.err"
+        self.process = Process(words, errors, env=settings, stdout=subprocess.PIPE)
+        self._reader = threading.Thread(target=self._read, name="otelauto stdout")
+        self._reader.start()
+
+    def _read(self) -> None:
+        output = self.process.popen.stdout
+        assert output is not None
+        with output:
+            self.spans.extend(json.loads(line) for line in output)
+
+    def wait_ready(self, seconds: float = 20.0) -> None:
+        self.process.wait_for(lambda: READY in self.process.stderr(), "otelauto is ready", seconds)
+
+    def wait_for_spans(
+        self,
+        count: int,
+        seconds: float = 15.0,
+        wanted: Callable[[Span], bool] = lambda span: True,
+    ) -> None:
+        """Returns when ``count`` spans that are ``wanted`` came, or at the deadline: the comparison
+        that follows says which ones are lacking."""
+
+        def enough() -> bool:
+            return sum(map(wanted, tuple(self.spans))) >= count
+
+        try:
+            self.process.wait_for(enough, f"{count} spans", seconds)
+        except AssertionError:
+            if self.process.popen.poll() is not None:
+                raise
+
+    def stop(self) -> int:
+        """Ends it; after that ``spans`` is everything that it ever printed."""
+        code = self.process.stop()
+        self._reader.join(10)
+        wait_until(lambda: not self._reader.is_alive(), "its output is read to the end")
+        return code
+
+    def __enter__(self) -> Otelauto:
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        ended_by_itself = self.process.popen.poll() is not None
+        code = self.stop()
+        if error is None:
+            assert not ended_by_itself, f"otelauto ended: {self.process.stderr()}"
+            assert code == 0, f"exit code {code}: {self.process.stderr()}"

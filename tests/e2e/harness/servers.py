@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real servers: how each is started, and what it can do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.harness.plan import Features
+from tests.e2e.harness.process import Process, accepts, free_port
+
+HERE = Path(__file__).parent.parent
+SERVERS = HERE / "servers"
+BUILT = HERE.parent.parent / ".build" / "e2e"
+PYTHON = SERVERS / "python"
+COMMON = Features()
+NO_PIPELINING = Features(pipelining=False)
+
+
+@dataclass(frozen=True)
+class Server:
+    """``command(port, directory)`` gives the words to run; ``env`` is added to the environment.
+
+    ``upstream`` is whether an application must listen on the unix socket that it proxies to.
+    """
+
+    name: str
+    command: Callable[[int, Path], list[str | Path]]
+    features: Features = COMMON
+    env: Mapping[str, str] = field(default_factory=dict)
+    upstream: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that listens. ``upstream`` is the application behind a proxy, on a unix socket."""
+
+    port: int
+    process: Process
+    log: Path
+    upstream: Process | None = None
+    upstream_log: Path | None = None
+
+
+def _python(script: str) -> Callable[[int, Path], list[str | Path]]:
+    return lambda port, _: [sys.executable, PYTHON / script, str(port)]
+
+
+def _gunicorn(bind: str) -> list[str | Path]:
+    words = "-m gunicorn --workers 4 --worker-class gthread --threads 4 --keep-alive 60"
+    return [sys.executable, *words.split(), "--bind", bind, "flask_app:application"]
+
+
+def _uvicorn(port: int, _: Path) -> list[str | Path]:
+    words = "-m uvicorn --no-access-log --log-level warning --timeout-keep-alive 60 --port"
+    return [sys.executable, *words.split(), str(port), "fastapi_app:application"]
+
+
+def _node(script: str) -> Callable[[int, Path], list[str | Path]]:
+    return lambda port, _: ["node", SERVERS / "node" / script, str(port)]
+
+
+def _built(program: str) -> Callable[[int, Path], list[str | Path]]:
+    return lambda port, _: [BUILT / program, str(port)]
+
+
+def _java(port: int, _: Path) -> list[str | Path]:
+    options = ["-Xmx128m", "-Dsun.net.httpserver.nodelay=true"]
+    return ["java", *options, "-cp", BUILT / "java", "Server", str(port)]
+
+
+def _epoll(*options: str) -> Callable[[int, Path], list[str | Path]]:
+    def command(port: int, directory: Path) -> list[str | Path]:
+        log = directory / "access.log"
+        return [BUILT / "epoll", "-p", str(port), "-l", log, *options]
+
+    return command
+
+
+def _nginx(configuration: str) -> Callable[[int, Path], list[str | Path]]:
+    def command(port: int, directory: Path) -> list[str | Path]:
+        filled = {
+            "@PORT@": str(port), "@DIR@": str(directory), "@LOG@": str(directory / "access.log"),
+            "@UPSTREAM@": str(directory / "upstream.sock"),
+        }  # fmt: skip
+        for name in (configuration, "common.conf"):
+            text = (SERVERS / "nginx" / name).read_text()
+            for mark, value in filled.items():
+                text = text.replace(mark, value)
+            (directory / name).write_text(text)
+        _make_files(directory / "files")
+        return ["nginx", "-p", directory, "-c", directory / configuration]
+
+    return command
+
+
+def _make_files(directory: Path) -> None:
+    directory.mkdir()
+    for name, size in (("empty", 0), ("1k", 1024), ("64k", 65_536), ("200k", 200_000)):
+        (directory / name).write_bytes(b"f" * size)
+    (directory / "ssi").write_text("<!--# set var='x' value='included' --><!--# echo var='x' -->\n")
+
+
+MULTIPATH = {"GODEBUG": "multipathtcp=2"}  # what Go 1.24 and newer does by default on listeners
+SINGLE_PATH = {"GODEBUG": "multipathtcp=0"}
+APPLICATION = {"PYTHONPATH": str(PYTHON)}
+
+ALL = (
+    Server("python-http.server", _python("http_server.py")),
+    Server(
+        "gunicorn-flask",
+        lambda port, _: _gunicorn(f"127.0.0.1:{port}"),
+        NO_PIPELINING,
+        APPLICATION,
+    ),
+    Server("uvicorn-fastapi", _uvicorn, env=APPLICATION),
+    Server("go-net/http", _built("nethttp"), env=SINGLE_PATH),
+    Server("go-gin", _built("gin"), env=MULTIPATH),
+    Server("go-gorilla", _built("gorilla"), env=MULTIPATH),
+    Server("node-http", _node("http.js")),
+    Server("node-express", _node("express.js")),
+    Server("nginx-static", _nginx("static.conf")),
+    Server("nginx-proxy-unix", _nginx("proxy.conf"), upstream=True),
+    Server("jvm-httpserver", _java),
+    Server("rust-hyper", _built("hyper-server")),
+    Server("c-epoll", _epoll()),
+    Server("c-epoll-batch", _epoll("-b")),
+    Server("c-epoll-two-threads", _epoll("-t")),
+    Server("c-epoll-zerocopy", _epoll("-z")),
+)
+
+
+@contextlib.contextmanager
+def running(server: Server, directory: Path) -> Iterator[Running]:
+    """Starts ``server`` (and what it proxies to) with its files in ``directory``; ends it after."""
+    port, log = free_port(), directory / "access.log"
+    with contextlib.ExitStack() as stack:
+        upstream = upstream_log = None
+        if server.upstream:
+            upstream_log, socket = directory / "upstream.log", directory / "upstream.sock"
+            upstream = stack.enter_context(
+                Process(
+                    _gunicorn(f"unix:{socket}"),
+                    directory / "upstream.err",
+                    env={"ACCESS_LOG": str(upstream_log), **APPLICATION},
+                )
+            )
+            upstream.wait_for(lambda: accepts(socket), "the upstream listens")
+        process = stack.enter_context(
+            Process(
+                server.command(port, directory),
+                directory / "server.err",
+                env={"ACCESS_LOG": str(log), **server.env},
+            )
+        )
+        process.wait_for(lambda: accepts(port), f"{server.name} listens")
+        yield Running(port, process, log, upstream, upstream_log)
+
+
+def missing() -> list[str]:
+    """What of the built servers and clients is not there (``install.sh`` makes it)."""
+    programs = ("client", "epoll", "gin", "gorilla", "hyper-server", "nethttp", "java/Server.class")
+    lacking = [name for name in programs if not (BUILT / name).exists()]
+    if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):
+        lacking.append("express")
+    return lacking

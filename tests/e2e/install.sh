@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What the end-to-end tests need beyond Python: toolchains from the distribution where they are
+# missing, then the test servers and clients, built into .build/e2e. Quick when all is done.
+# The locked versions build with the toolchains of Debian 12 (Go 1.19, Rust 1.63) and newer ones.
+set -euo pipefail
+cd "$(dirname "$0")"
+built=$(cd ../.. && pwd)/.build/e2e
+mkdir -p "$built/java"
+
+# program -> package of Debian and Ubuntu that brings it
+packages=()
+need() { command -v "$1" > /dev/null || packages+=("$2"); }
+need cc gcc
+need go golang-go
+need node nodejs
+need npm npm
+need nginx nginx-light
+need java default-jre-headless
+need javac default-jdk-headless
+need cargo cargo
+[ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
+
+install_packages() {
+	if ! command -v apt-get > /dev/null; then
+		echo "please install:" "${packages[@]}" >&2
+		exit 1
+	fi
+	apt-get update -q
+	# Debian 12 has a newer cargo under this name; the older one knows only the index on git.
+	if apt-cache show cargo-web > /dev/null 2>&1; then
+		packages=("${packages[@]/%cargo/cargo-web}")
+	fi
+	# A package must not start its own nginx: only the tests' one is wanted.
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+		printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+		chmod 755 /usr/sbin/policy-rc.d
+	fi
+	DEBIAN_FRONTEND=noninteractive \
+		apt-get install -q -y --no-install-recommends "${packages[@]}"
+}
+[ ${#packages[@]} -eq 0 ] || install_packages
+
+# stale TARGET SOURCE...: must TARGET be made again?
+stale() {
+	local target=$1
+	shift
+	[ ! -e "$target" ] || [ -n "$(find "$@" -path '*/node_modules' -prune -o \
+		-type f -newer "$target" -print -quit)" ]
+}
+
+if stale "$built/epoll" servers/c; then
+	cc -O2 -Wall -Wextra -pthread -o "$built/epoll" servers/c/epoll.c
+fi
+if stale "$built/java/Server.class" servers/java; then
+	javac -d "$built/java" servers/java/Server.java
+fi
+if stale "$built/client" clients/go; then
+	(cd clients/go && go build -mod=readonly -o "$built/client" .)
+	touch "$built/client"
+fi
+if stale "$built/go-servers" servers/go; then
+	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla)
+	touch "$built/go-servers"
+fi
+if stale "$built/hyper-server" servers/rust; then
+	(cd servers/rust && CARGO_TARGET_DIR="$built/cargo" cargo build --quiet --release --locked)
+	cp "$built/cargo/release/hyper-server" "$built/hyper-server"
+fi
+if stale servers/node/node_modules/.package-lock.json servers/node/package-lock.json; then
+	(cd servers/node && npm ci --no-audit --no-fund --loglevel=error)
+	touch servers/node/node_modules/.package-lock.json
+fi

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documents say what is there: counters, links, commands, settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.house.scan import (
+    PACKAGE,
+    ROOT,
+    anchors,
+    commands,
+    files,
+    links,
+    meanings,
+    name,
+    targets,
+)
+
+from otelauto import abi
+from otelauto.export.exporter import Reason
+from otelauto.protocols.http1_describe import INSTRUMENTS
+from otelauto.spans.naming import INSTRUMENTS as NAMES_OF_2023
+
+LOSSES = (ROOT / "docs" / "losses.md").read_text()
+PREFIXES = ("printer", "otlp_traces")  # of counters whose names are made by export/exporter.py
+
+
+def documented(page: str) -> set[str]:
+    """What the first cells of the tables of a page name in code font."""
+    rows = re.findall(r"^\| *(`[^|]*`) *\|", page, flags=re.MULTILINE)
+    return {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
+
+
+def declared() -> set[str]:
+    """The counters of the package by the names that they are exported with."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for meaning in meanings(path.read_text()):
+            if meaning.startswith("{prefix}"):
+                made = (meaning.replace("{prefix}", prefix) for prefix in PREFIXES)
+                found |= {f"otelauto_{each}_total" for each in made}
+            else:
+                found.add(f"otelauto_{meaning}_total")
+    return found
+
+
+def test_every_kernel_counter_is_documented() -> None:
+    counted = {each.name for each in abi.Counter if each is not abi.Counter.COUNTER_COUNT}
+    assert len(counted) > 10
+    assert not counted - documented(LOSSES)
+
+
+def test_every_counter_is_documented() -> None:
+    assert len(declared()) > 8
+    assert not declared() - documented(LOSSES)
+
+
+def test_every_reason_to_give_up_is_documented() -> None:
+    assert not {reason.value for reason in Reason} - documented(LOSSES)
+
+
+def test_nothing_is_documented_that_does_not_exist() -> None:
+    gone = {
+        word
+        for word in documented(LOSSES)
+        if (word.isupper() and word not in abi.Counter.__members__)
+        or (word.startswith("otelauto_") and word not in declared())
+    }
+    assert not gone
+
+
+def test_an_undocumented_counter_is_found() -> None:
+    source = 'X = Meaning("beans_lost", "Beans.")\nY = Meaning(name=f"{prefix}_sent", help="")\n'
+    assert meanings(source) == ["beans_lost", "{prefix}_sent"]
+    page = "| counter | meaning |\n|---|---|\n| `otelauto_beans_found_total` | `no` |\n"
+    assert documented(page) == {"otelauto_beans_found_total"}
+
+
+def test_every_metric_is_documented() -> None:
+    page = (ROOT / "docs" / "metrics-and-spans.md").read_text()
+    for instruments in INSTRUMENTS.values():
+        for instrument in instruments:
+            assert f"`{instrument.name}`" in page
+            assert f"`{NAMES_OF_2023[instrument.name]}`" in page
+            for attribute in instrument.attributes:
+                assert f"`{attribute}`" in page, attribute
+
+
+def broken(page: Path, text: str) -> list[str]:
+    """Links of a page that lead nowhere within the checkout."""
+    found = []
+    for link in links(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or not target.is_relative_to(ROOT):
+            found.append(f"{name(page)}: {link}")
+        elif anchor and anchor not in anchors(text if target == page else target.read_text()):
+            found.append(f"{name(page)}: {link} (no such heading)")
+    return found
+
+
+@pytest.mark.parametrize("page", files(".md"), ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert not broken(page, page.read_text())
+
+
+def test_a_broken_link_is_found() -> None:
+    page = ROOT / "README.md"
+    assert broken(page, "see [this](docs/nothing.md)")
+    assert broken(page, "# Some heading\n[up](#another-heading)")
+    assert not broken(page, "# Some heading\n[up](#some-heading) `[x](y)` [w](https://w.example)")
+
+
+def test_every_page_of_docs_is_in_its_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages <= set(links(index))
+
+
+def missing_targets(text: str, known: dict[str, str]) -> list[str]:
+    """``make`` commands of a text that no target answers."""
+    called = {word for line in commands(text) for word in re.findall(r"\bmake ([a-z]+)", line)}
+    return sorted(called - set(known))
+
+
+@pytest.mark.parametrize("page", files(".md"), ids=name)
+def test_documented_make_commands_exist(page: Path) -> None:
+    assert not missing_targets(page.read_text(), targets((ROOT / "Makefile").read_text()))
+
+
+def test_a_missing_target_is_found() -> None:
+    known = targets(".PHONY: demo\n\ndemo: x  ## shows\n\techo\n")
+    assert known == {"demo": "shows"}
+    assert missing_targets("```sh\n$ make demo\nmake fly\n```", known) == ["fly"]
+
+
+def test_every_target_is_explained() -> None:
+    known = targets((ROOT / "Makefile").read_text())
+    assert {"install", "demo", "test", "check", "bpf", "abi", "bench"} <= set(known)
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert not [target for target in known if f"`make {target}`" not in text]
+    assert not [target for target, help_ in known.items() if not help_ and target != "clean"]
+
+
+def test_the_first_screen_has_the_two_commands() -> None:
+    first = (ROOT / "README.md").read_text().splitlines()[:60]
+    asked = commands("\n".join(first))
+    assert any("git clone" in line for line in asked)
+    assert any("make demo" in line for line in asked)

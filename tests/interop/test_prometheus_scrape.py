@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Prometheus scrapes the endpoint in both formats; promtool judges the text."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from otelauto.counters import Counters, Meaning
+from otelauto.export.exposition import Format
+from otelauto.export.own_metrics import counter_families, process_families
+from otelauto.export.prometheus import Page, Prometheus, metrics_page
+from otelauto.export.red import Red
+from otelauto.flows.vocabulary import Instrument, Side
+from otelauto.spans.span import Service, Span
+
+pytestmark = pytest.mark.interop
+
+ROUTE = "http.route"
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+INSTRUMENTS = (
+    Instrument("http.server.request.duration", "s", "Duration.", BUCKETS, (ROUTE,)),
+    Instrument("http.server.request.body.size", "By", "Size.", (0.0, 1024.0), (ROUTE,), "size"),
+)
+ODD = 'a"b\\c\nd\u00fc'
+
+
+def filled_page() -> Page:
+    red, counters = Red(Counters()), Counters()
+    counters.add(Meaning("records_lost", "Records.", "reason"), 5, "ring_full")
+    for service in (Service("shop", "eu", "7", {"host.name": "web"}), Service("cart", "", "")):
+        for n in range(1, 101):
+            red.add(
+                [
+                    Span(
+                        service, "GET", Side.SERVER, b"t" * 16, b"s" * 8, b"", 1, 0,
+                        n * 10_000_000, {ROUTE: f"/{ODD}/{n % 2}", "size": n}, False, None,
+                        INSTRUMENTS,
+                    )
+                ]
+            )  # fmt: skip
+    own = [lambda: counter_families(counters), lambda: process_families("1.0")]
+    return metrics_page(red, own)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+class RealPrometheus:
+    def __init__(self, directory: Path, targets: dict[str, str]) -> None:
+        self.port = free_port()
+        jobs = [
+            {"job_name": job, "static_configs": [{"targets": [target]}]}
+            for job, target in targets.items()
+        ]
+        config = {"global": {"scrape_interval": "200ms"}, "scrape_configs": jobs}
+        (directory / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+        self.log = (directory / "log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                "prometheus", f"--config.file={directory / 'prometheus.yml'}",
+                f"--storage.tsdb.path={directory / 'data'}",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+            ],
+            stdout=self.log, stderr=self.log,
+        )  # fmt: skip
+
+    def get(self, path: str) -> object:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())["data"]
+        finally:
+            connection.close()
+
+    def query(self, expression: str) -> dict[str, float]:
+        """Value by job of an instant query."""
+        data = self.get(f"/api/v1/query?query={urllib.parse.quote(expression)}")
+        assert isinstance(data, dict)
+        return {one["metric"].get("job", ""): float(one["value"][1]) for one in data["result"]}
+
+    def wait_for(self, expression: str, expected: dict[str, float]) -> None:
+        end = time.monotonic() + 60
+        found: object = None
+        while time.monotonic() < end:
+            try:
+                found = self.query(expression)
+            except (OSError, KeyError, ValueError) as error:
+                found = error
+            if found == expected:
+                return
+            time.sleep(0.1)
+        pytest.fail(f"{expression}: {found!r} instead of {expected}; {self.targets()}")
+
+    def targets(self) -> object:
+        return self.get("/api/v1/targets")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        self.log.close()
+
+
+@pytest.fixture
+def scraping(tmp_path: Path) -> Iterator[RealPrometheus]:
+    page = filled_page()
+    servers = {
+        "openmetrics": Prometheus("127.0.0.1", 0, {"/metrics": page}),
+        "text": TextOnly("127.0.0.1", 0, {"/metrics": page}),
+    }
+    for server in servers.values():
+        server.start()
+    targets = {job: f"127.0.0.1:{server.address[1]}" for job, server in servers.items()}
+    prometheus = RealPrometheus(tmp_path, targets)
+    try:
+        yield prometheus
+    finally:
+        prometheus.stop()
+        for server in servers.values():
+            server.close(5)
+
+
+class TextOnly(Prometheus):
+    """Answers as to a scraper that does not know OpenMetrics."""
+
+    def start(self) -> None:
+        super().start()
+        assert self._server is not None
+        handler = self._server.RequestHandlerClass
+
+        class Handler(handler):  # type: ignore[misc, valid-type]
+            def parse_request(self) -> bool:
+                parsed = super().parse_request()
+                if parsed:
+                    del self.headers["Accept"]
+                return bool(parsed)
+
+        self._server.RequestHandlerClass = Handler
+
+
+def test_prometheus_reads_both_formats(scraping: RealPrometheus) -> None:
+    both = {"openmetrics": 200.0, "text": 200.0}
+    name = "http_server_request_duration_seconds"
+    scraping.wait_for(f"sum by (job) ({name}_count)", both)
+    scraping.wait_for("up", {"openmetrics": 1.0, "text": 1.0})
+    scraping.wait_for(f'sum by (job) ({name}_bucket{{le="+Inf"}})', both)
+    assert scraping.query(f'sum by (job) ({name}_bucket{{le=~"1(.0)?"}})') == both
+    assert scraping.query(f'sum by (job) ({name}_bucket{{le="0.25"}})') == {
+        "openmetrics": 50.0, "text": 50.0,
+    }  # fmt: skip
+    total = scraping.query(f'sum by (job) ({name}_sum{{service_name="shop"}})')
+    assert total == pytest.approx({"openmetrics": 50.5, "text": 50.5})
+    odd = ODD.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    assert scraping.query(f'{name}_count{{service_name="cart",http_route="/{odd}/1"}}') == {
+        "openmetrics": 50.0, "text": 50.0,
+    }  # fmt: skip
+    info = 'target_info{service_name="shop",host_name="web",service_instance_id="7"}'
+    assert scraping.query(info) == {"openmetrics": 1.0, "text": 1.0}
+    assert scraping.query('otelauto_records_lost_total{reason="ring_full"}') == {
+        "openmetrics": 5.0, "text": 5.0,
+    }  # fmt: skip
+    size = scraping.query('sum by (job) (http_server_request_body_size_bytes_bucket{le=~"1024.*"})')
+    assert size == both
+
+
+def test_prometheus_knows_the_types(scraping: RealPrometheus) -> None:
+    scraping.wait_for("up", {"openmetrics": 1.0, "text": 1.0})
+    found = scraping.get("/api/v1/metadata")
+    assert isinstance(found, dict)
+    assert {one["type"] for one in found["http_server_request_duration_seconds"]} == {"histogram"}
+    assert {one["unit"] for one in found["http_server_request_duration_seconds"]} == {
+        "", "seconds",
+    }  # fmt: skip
+    assert found["otelauto_records_lost_total"][0]["type"] == "counter"
+
+
+def test_promtool_finds_nothing_wrong() -> None:
+    text = "".join(filled_page()(Format.TEXT))
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    complaints = [
+        line
+        for line in done.stderr.splitlines()
+        # "target_info" is the name that the OpenTelemetry specification gives.
+        if not line.startswith("target_info ")
+    ]
+    assert complaints == []
+    assert "error while linting" not in done.stderr

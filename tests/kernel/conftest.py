@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the kernel tests: a capture that watches the test's own process, and socket pairs."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from tests.kernel.recorder import Recorder, connected, listener
+
+Pair = tuple[socket.socket, socket.socket]
+Connect = Callable[[str], Pair]
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """The real programs, loaded; this process is watched."""
+    with closing(Recorder()) as running:
+        yield running
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Iterator[Connect]:
+    """``connect(kind)`` -> (client, accepted); closed at the end."""
+    with ExitStack() as stack:
+        servers: dict[str, socket.socket] = {}
+
+        def pair(kind: str) -> Pair:
+            if kind not in servers:
+                servers[kind] = stack.enter_context(listener(kind, str(tmp_path / "listening")))
+            client, accepted = connected(kind, servers[kind])
+            stack.enter_context(client)
+            stack.enter_context(accepted)
+            return client, accepted
+
+        yield pair
+
+
+@pytest.fixture
+def tcp(connect: Connect) -> Pair:
+    """(client, accepted) over TCP and IPv4."""
+    return connect("tcp4")

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A running capture with its records decoded, by connection, in the order of the ring."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from otelauto import abi
+from otelauto.abi import Direction, Opening, RecordKind, Segment, SegmentFlag
+from otelauto.kernel.capture import Capture, Wanted
+
+SO_COOKIE = 57
+IPPROTO_MPTCP = 262
+RECEIVED, SENT = Direction.DIRECTION_RECEIVED, Direction.DIRECTION_SENT
+DEADLINE = 20.0
+
+
+@dataclass(slots=True)
+class Piece:
+    """A segment record and its payload."""
+
+    segment: Segment
+    payload: bytes
+
+    @property
+    def flags(self) -> SegmentFlag:
+        return SegmentFlag(self.segment.flags)
+
+
+@dataclass(slots=True)
+class Watched:
+    """All records of one connection."""
+
+    openings: list[tuple[Opening, bytes]] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    endings: list[Segment] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    sequences: list[int] = field(default_factory=list)
+
+    def of(self, direction: int) -> list[Piece]:
+        return [piece for piece in self.pieces if piece.segment.direction == direction]
+
+    def payload(self, direction: int) -> bytes:
+        return b"".join(piece.payload for piece in self.of(direction))
+
+    def flagged(self, flag: SegmentFlag) -> list[Segment]:
+        return [ending for ending in self.endings if ending.flags & flag]
+
+
+class Recorder:
+    """Loads the real programs and watches this very process."""
+
+    def __init__(self, wanted: Wanted | None = None, watch_self: bool = True) -> None:
+        self.capture = Capture(wanted or Wanted())
+        self.connections: dict[int, Watched] = {}
+        self.events: list[abi.ProcessEvent] = []
+        self.delivered = 0
+        self.raw: list[bytes] | None = None
+        if watch_self:
+            self.capture.watch(os.getpid())
+
+    def drain(self) -> None:
+        self.delivered += self.capture.drain_records(self._take)
+        self.events += self.capture.drain_events()
+
+    def _take(self, view: memoryview) -> None:
+        if self.raw is not None:
+            self.raw.append(bytes(view))
+        if view[0] == RecordKind.RECORD_OPENING:
+            opening = Opening(*abi.OPENING.unpack_from(view))
+            watched = self.connections.setdefault(opening.connection, Watched())
+            end = abi.OPENING.size + opening.path_length
+            assert len(view) == end
+            watched.openings.append((opening, bytes(view[abi.OPENING.size : end])))
+            watched.sequences.append(opening.sequence)
+            watched.kinds.append(opening.kind)
+            return
+        segment = Segment(*abi.SEGMENT.unpack_from(view))
+        assert len(view) == abi.SEGMENT.size + segment.captured
+        watched = self.connections.setdefault(segment.connection, Watched())
+        watched.sequences.append(segment.sequence)
+        watched.kinds.append(segment.kind)
+        if segment.kind == RecordKind.RECORD_SEGMENT:
+            watched.pieces.append(Piece(segment, bytes(view[abi.SEGMENT.size :])))
+        else:
+            assert segment.kind == RecordKind.RECORD_ENDING
+            watched.endings.append(segment)
+
+    def of(self, sock: socket.socket | int) -> Watched:
+        """What was recorded of a socket (or of a cookie) so far."""
+        self.drain()
+        cookie = sock if isinstance(sock, int) else cookie_of(sock)
+        return self.connections.setdefault(cookie, Watched())
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Drain until ``condition`` holds."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            self.drain()
+            if condition():
+                return
+            assert time.monotonic() < deadline, f"never happened: {what}"
+            self.capture.wait(0.02)
+
+    def counters(self) -> dict[str, int]:
+        return self.capture.counters()
+
+    @contextmanager
+    def counting(self) -> Iterator[dict[str, int]]:
+        """A dict that holds, after the block, what each counter grew by (0s left out)."""
+        before = self.counters()
+        grown: dict[str, int] = {}
+        yield grown
+        after = self.counters()
+        grown.update({k: v - before[k] for k, v in after.items() if v != before[k]})
+
+    def close(self) -> None:
+        self.capture.close()
+
+
+def cookie_of(sock: socket.socket) -> int:
+    raw = sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+    (cookie,) = struct.unpack("=Q", raw)
+    return int(cookie)
+
+
+def verdict(
+    mode: abi.CaptureMode,
+    want: tuple[int, int] = (0, 0),
+    starts: tuple[bytes, bytes] = (b"", b""),
+) -> abi.Verdict:
+    """A verdict from values in the order of ``enum direction``."""
+    return abi.Verdict(
+        mode, *want, len(starts[0]), len(starts[1]), starts[0].ljust(8, b"\0"), starts[1].ljust(8, b"\0")
+    )
+
+
+KINDS = ("tcp4", "tcp6", "mapped", "mptcp", "unix")
+
+
+def listener(kind: str, path: str = "") -> socket.socket:
+    """A listening stream socket of one of KINDS; ``path`` is for unix."""
+    if kind == "unix":
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(path)
+    elif kind in ("tcp6", "mapped"):
+        server = socket.socket(socket.AF_INET6)
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, kind == "tcp6")
+        server.bind(("::1" if kind == "tcp6" else "::", 0))
+    else:
+        protocol = IPPROTO_MPTCP if kind == "mptcp" else 0
+        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+        server.bind(("127.0.0.1", 0))
+    server.listen(64)
+    return server
+
+
+def connected(kind: str, server: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """(client, accepted) of a listener of that kind. A mapped client is IPv6 ::ffff:127.0.0.1."""
+    if kind == "unix":
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(server.getsockname())
+    elif kind in ("tcp6", "mapped"):
+        client = socket.socket(socket.AF_INET6)
+        host = "::1" if kind == "tcp6" else "::ffff:127.0.0.1"
+        client.connect((host, server.getsockname()[1]))
+    else:
+        protocol = IPPROTO_MPTCP if kind == "mptcp" else 0
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+        client.connect(server.getsockname())
+    accepted, _ = server.accept()
+    for end in (client, accepted):
+        end.settimeout(DEADLINE)
+    return client, accepted

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each row of the table of conflicts in docs/config.md, and what is warned about."""
+
+from __future__ import annotations
+
+import pytest
+
+from otelauto.config import InvalidConfig, Purpose, load
+from otelauto.config.conflicts import CONFLICTS
+
+BOTH = ("otel_metrics_export", "otel_traces_export")
+
+
+@pytest.fixture
+def configure(tmp_path):
+    def configure(text="", environ=None, flags=None):
+        path = tmp_path / "c.yml"
+        path.write_text(text)
+        return load(path, environ or {}, flags or {}, Purpose.SHOW)
+
+    return configure
+
+
+def test_every_conflict_has_a_test_of_its_name():
+    tests = {name.removeprefix("test_conflict_") for name in globals() if "_conflict_" in name}
+    assert {row.name for row in CONFLICTS} <= tests
+
+
+def test_conflict_sources(configure):
+    text = "log_level: DEBUG\n"
+    assert configure().config.log_level == "INFO"
+    assert configure(text).config.log_level == "DEBUG"
+    environ = {"LOG_LEVEL": "WARN"}
+    assert configure(text, environ).config.log_level == "WARN"
+    assert configure(text, environ, {"--log-level": "ERROR"}).config.log_level == "ERROR"
+
+
+def test_conflict_signal_before_generic(configure):
+    text = "otel_traces_export:\n  endpoint: http://localhost:1\n  headers: {a: y}\n"
+    generic = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:2",
+        "OTEL_EXPORTER_OTLP_HEADERS": "b=g",
+    }
+    own = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:3/x",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "c=s",
+    }
+    seen = []
+    for environ in ({}, generic, generic | own):
+        traces = configure(text, environ).config.otel_traces_export
+        seen.append((traces.endpoint.url, dict(traces.headers)))
+    assert seen == [
+        ("http://localhost:1/v1/traces", {"a": "y"}),
+        ("http://localhost:2/v1/traces", {"b": "g"}),
+        ("http://localhost:3/x", {"c": "s"}),
+    ]
+    metrics = configure(text, generic | own).config.otel_metrics_export
+    assert (metrics.endpoint.url, dict(metrics.headers)) == (
+        "http://localhost:2/v1/metrics",
+        {"b": "g"},
+    )
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1/traces", "/v1/traces/"])
+def test_conflict_yaml_endpoint_is_base(configure, path):
+    text = f"otel_traces_export: {{endpoint: 'http://localhost:1{path}'}}"
+    assert configure(text).config.otel_traces_export.endpoint.url == "http://localhost:1/v1/traces"
+
+
+def test_conflict_generic_endpoint_is_base(configure):
+    loaded = configure(environ={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:1/v1/traces"})
+    assert loaded.config.otel_traces_export.endpoint.url == "http://localhost:1/v1/traces/v1/traces"
+    assert any("is a base URL" in text for text in loaded.warnings)
+
+
+def test_conflict_signal_endpoint_as_is(configure):
+    for given, used in (
+        ("http://localhost:1", "http://localhost:1/"),
+        ("http://localhost/a", None),
+    ):
+        loaded = configure(environ={"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": given})
+        assert loaded.config.otel_metrics_export.endpoint.url == (used or given)
+        assert loaded.config.otel_traces_export.endpoint is None
+
+
+def test_conflict_empty_is_unset(configure):
+    text = "log_level: ''\nebpf:\n  open_port:\n"
+    loaded = configure(text, {"LOG_LEVEL": "", "OPEN_PORT": ""})
+    assert loaded.config.log_level == "INFO"
+    assert not loaded.config.ebpf.open_port
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_INSECURE", "perhaps"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "5s"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+    ],
+)
+def test_conflict_bad_otel_number(configure, name, text):
+    yaml = "otel_traces_export: {timeout: 3s}\n"
+    loaded = configure(yaml, {name: text})
+    assert loaded.config == configure(yaml).config
+    assert [text for text in loaded.warnings if text.startswith(f"{name}: ignored")]
+    with pytest.raises(InvalidConfig):
+        configure(environ={"PROMETHEUS_PORT": "0x50"})
+
+
+def test_conflict_durations(configure):
+    environ = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1500", "METRICS_INTERVAL": "1500ms"}
+    metrics = configure(environ=environ).config.otel_metrics_export
+    assert (metrics.timeout, metrics.interval) == (1.5, 1.5)
+    with pytest.raises(InvalidConfig, match="Add the unit"):
+        configure("otel_metrics_export: {timeout: 1500}")
+
+
+def test_conflict_zero_timeouts(configure):
+    text = "otel_traces_export: {batch_timeout: 0, export_timeout: 0s}"
+    traces = configure(text).config.otel_traces_export
+    assert (traces.batch_timeout, traces.export_timeout) == (0.0, 0.0)
+
+
+def test_conflict_port_before_name(configure):
+    loaded = configure("ebpf: {open_port: 1, executable_name: x}")
+    assert any("is not looked at" in text for text in loaded.warnings)
+
+
+def test_conflict_system_wide_alone(configure):
+    for other in ("open_port: 1", "executable_name: x", "pids: 1"):
+        with pytest.raises(InvalidConfig, match="excludes"):
+            configure(f"ebpf: {{system_wide: true, {other}}}")
+
+
+def test_conflict_unmatched_alias(configure):
+    assert configure("routes: {unmatch: path}").config.routes.unmatched == "path"
+    with pytest.raises(InvalidConfig, match="the same setting"):
+        configure("routes: {unmatch: path, unmatched: path}")
+
+
+def test_conflict_unmatched_default(configure):
+    assert configure().config.routes.unmatched == "low-cardinality"
+    assert configure("routes:\n").config.routes.unmatched == "low-cardinality"
+    assert configure("routes: {}\n").config.routes.unmatched == "wildcard"
+    assert configure("routes: {patterns: [/a]}").config.routes.unmatched == "wildcard"
+    environ = {"OTELAUTO_ROUTES_PATTERNS": "/a"}
+    assert configure(environ=environ).config.routes.unmatched == "wildcard"
+    assert configure("routes: {unmatched: unset}").config.routes.unmatched == "unset"
+
+
+def test_conflict_printer(configure):
+    assert configure("print_traces: true").config.trace_printer == "text"
+    assert configure("print_traces: true\ntrace_printer: json").config.trace_printer == "json"
+    loaded = configure("trace_printer: disabled", {"PRINT_TRACES": "true"})
+    assert loaded.config.trace_printer == "disabled"
+    assert any("print_traces" in text for text in loaded.warnings)
+
+
+def test_conflict_service_name(configure):
+    text = "resource_attributes: {service.name: a, x: '1'}\n"
+    assert configure(text).config.prometheus_export.service_name == "a"
+    assert configure(text).config.resource_attributes == {"x": "1"}
+    text += "".join(f"{part}: {{service_name: b}}\n" for part in (*BOTH, "prometheus_export"))
+    assert configure(text).config.service_name == "b"
+    environ = {"OTEL_RESOURCE_ATTRIBUTES": "service.name=c,service.namespace=n"}
+    assert configure(text, environ).config.service_name == "c"
+    assert configure(text, environ).config.service_namespace == "n"
+    environ["OTEL_SERVICE_NAME"] = "d"
+    assert configure(text, environ).config.service_name == "d"
+    environ["PROMETHEUS_SERVICE_NAME"] = "e"
+    config = configure(text, environ).config
+    assert (config.prometheus_export.service_name, config.service_name) == ("e", "d")
+
+
+def test_conflict_one_service_name(configure):
+    loaded = configure(
+        "otel_metrics_export: {service_name: m}\nprometheus_export: {service_name: p}\n"
+    )
+    assert loaded.config.service_name == "m"
+    assert any('"m" is used for all' in text for text in loaded.warnings)
+
+
+def test_conflict_url_password(configure):
+    text = "otel_traces_export: {endpoint: 'https://u:p@h'}"
+    basic = {"authorization": "Basic dTpw"}
+    assert configure(text).config.otel_traces_export.request_headers() == basic
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer x"}
+    headers = configure(text, environ).config.otel_traces_export.request_headers()
+    assert headers == {"authorization": "Bearer x"}
+
+
+def test_conflict_grpc(configure):
+    with pytest.raises(InvalidConfig, match="use http/protobuf, port 4318"):
+        configure(environ={"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"})
+    loaded = configure("otel_traces_export: {endpoint: 'http://localhost:4317'}")
+    assert any("4317" in text for text in loaded.warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "words"),
+    [
+        ("otel_traces_export: {endpoint: 'http://10.0.0.1'}", {}, "unencrypted to 10.0.0.1"),
+        (
+            "otel_traces_export: {endpoint: 'http://h'}",
+            {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=x"},
+            "what is seen and the credentials",
+        ),
+        (
+            "otel_traces_export: {endpoint: 'https://h', insecure_skip_verify: true}",
+            {},
+            "is not checked",
+        ),
+        ("otel_traces_export: {endpoint: 'https://h', insecure: true}", {}, "has no effect"),
+        ("profile_port: 6060", {}, '"profile_port" has no effect'),
+        ("", {"OTELAUTO_NAMIMG": "2023"}, "Did you mean OTELAUTO_NAMING?"),
+        ("", {"OTEL_TRACES_SAMPLER": "always_off"}, "this variable is not read"),
+        (
+            "otel_traces_export: {endpoint: 'https://u:passw0rd@h'}",
+            {},
+            "the password in the URL is a secret",
+        ),
+        (
+            "otel_traces_export: {endpoint: 'https://h', headers: {x-api-key: abcd}}",
+            {},
+            'the header "x-api-key" is a secret',
+        ),
+    ],
+)
+def test_warnings(configure, text, environ, words):
+    assert len([item for item in configure(text, environ).warnings if words in item]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        (
+            "otel_traces_export: {endpoint: 'https://h', headers: {authorization: '${T}'}}",
+            {"T": "x"},
+        ),
+        ("otel_traces_export: {endpoint: 'https://h', headers: {x-scope-orgid: tenant}}", {}),
+        ("otel_traces_export: {endpoint: 'http://127.0.0.1:4318'}", {}),
+        ("otel_traces_export: {endpoint: 'https://u:${T}@h'}", {"T": "x"}),
+        ("", {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://h", "OTELAUTO_EMPTY": ""}),
+    ],
+)
+def test_nothing_to_warn_about(configure, text, environ):
+    assert configure(text, environ).warnings == ()

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every declared setting: from file, each of its variables and flags, in the right order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from otelauto.config import Config, Endpoint, Headers, Ports, Purpose, load
+from otelauto.config.docs import render
+from otelauto.config.setting import declarations
+from otelauto.config.show import as_yaml, inline, shown, value_of
+
+ROOT = Path(__file__).resolve().parents[2]
+DECLARED = declarations(Config)
+
+A = Endpoint("http://localhost:1/v1/")
+FILE_PATHS = ("/a.pem", "/b.pem", "/c.pem")
+PORTS = ("80", "81-82", "90"), (Ports(((80, 80),)), Ports(((81, 82),)), Ports(((90, 90),)))
+INTEGERS = ("21", "22", "23"), (21, 22, 23)
+DURATIONS = ("21s", "22s", "23s"), (21.0, 22.0, 23.0)
+TRUTH = ("true", "false", "true"), (True, False, True)
+NAMES = ("one", "two", "three"), ("one", "two", "three")
+LEVELS = ("DEBUG", "warn", "ERROR"), ("DEBUG", "WARN", "ERROR")
+
+# By key: three texts (for file, environment, flag), and their values. A setting that is missing
+# here fails the tests below, so a new setting cannot go untested.
+SAMPLES = {
+    "log_level": LEVELS,
+    "print_traces": TRUTH,
+    "trace_printer": (("text", "json", "disabled"), ("text", "json", "disabled")),
+    "naming": (("2023", "current", "2023"), ("2023", "current", "2023")),
+    "resource_attributes": (
+        ("a=1", "b=2,c=3", "d=4"),
+        ({"a": "1"}, {"b": "2", "c": "3"}, {"d": "4"}),
+    ),
+    "control_socket": (FILE_PATHS, FILE_PATHS),
+    "noop": TRUTH,
+    "channel_buffer_len": INTEGERS,
+    "profile_port": INTEGERS,
+    "ebpf.open_port": PORTS,
+    "ebpf.executable_name": NAMES,
+    "ebpf.pids": (("21", "23,22", "24"), ((21,), (22, 23), (24,))),
+    "ebpf.system_wide": TRUTH,
+    "ebpf.bfp_debug": TRUTH,
+    "ebpf.wakeup_len": INTEGERS,
+    "ebpf.batch_length": INTEGERS,
+    "ebpf.batch_timeout": DURATIONS,
+    "ebpf.bpf_fs_base_dir": (FILE_PATHS, FILE_PATHS),
+    "ebpf.log_level": LEVELS,
+    "http.capture_query": TRUTH,
+    "routes.patterns": (("/a/:b", "/c,/d/{e}", "/f"), (("/a/:b",), ("/c", "/d/{e}"), ("/f",))),
+    "routes.unmatched": (("unset", "path", "wildcard"), ("unset", "path", "wildcard")),
+    "prometheus_export.port": INTEGERS,
+    "prometheus_export.host": NAMES,
+    "prometheus_export.path": (("/a", "/b", "/c"), ("/a", "/b", "/c")),
+    "prometheus_export.service_name": NAMES,
+    "prometheus_export.service_namespace": NAMES,
+    "prometheus_export.report_target": TRUTH,
+    "prometheus_export.report_peer": TRUTH,
+    "internal_metrics.prometheus.port": INTEGERS,
+    "internal_metrics.prometheus.path": (("/a", "/b", "/c"), ("/a", "/b", "/c")),
+    "limits.routes_per_service": INTEGERS,
+    "limits.series_per_service": INTEGERS,
+    "limits.series": (("20001", "20002", "20003"), (20001, 20002, 20003)),
+    "limits.series_ttl": DURATIONS,
+    "limits.connections": INTEGERS,
+    "limits.queue_length": INTEGERS,
+    "otel_metrics_export.interval": DURATIONS,
+    "otel_metrics_export.report_target": TRUTH,
+    "otel_metrics_export.report_peer": TRUTH,
+    "otel_traces_export.max_export_batch_size": INTEGERS,
+    "otel_traces_export.max_queue_size": (("5001", "5002", "5003"), (5001, 5002, 5003)),
+    "otel_traces_export.batch_timeout": DURATIONS,
+    "otel_traces_export.export_timeout": DURATIONS,
+}
+for signal in ("metrics", "traces"):
+    urls = tuple(f"http://localhost:{port}/v1/{signal}" for port in (1, 2, 3))
+    SAMPLES |= {
+        f"otel_{signal}_export.{key}": sample
+        for key, sample in {
+            "endpoint": (urls, tuple(Endpoint(url) for url in urls)),
+            "headers": (
+                ("a=1", "b=2", "c=3"),
+                tuple(Headers(((k, v),)) for k, v in ("a1", "b2", "c3")),
+            ),
+            "protocol": (("http/protobuf",) * 3, ("http/protobuf",) * 3),
+            "compression": (("gzip", "none", "gzip"), ("gzip", "none", "gzip")),
+            "timeout": DURATIONS,
+            "certificate": (FILE_PATHS, FILE_PATHS),
+            "client_certificate": (FILE_PATHS, FILE_PATHS),
+            "client_key": (FILE_PATHS, FILE_PATHS),
+            "insecure": TRUTH,
+            "insecure_skip_verify": TRUTH,
+            "service_name": NAMES,
+            "service_namespace": NAMES,
+        }.items()
+    }
+
+
+def in_file(tmp_path, declaration, text, key=None):
+    """A file that sets one setting."""
+    *sections, name = declaration.path
+    nested = {key or name: text}
+    for section in reversed(sections):
+        nested = {section: nested}
+    path = tmp_path / "c.yml"
+    path.write_text(yaml.safe_dump(nested))
+    return path
+
+
+def in_variable(declaration, variable, number):
+    """What to put into ``variable`` for sample ``number``, and the value it stands for."""
+    text, value = (part[number] for part in SAMPLES[declaration.key])
+    if variable.name == "OTEL_RESOURCE_ATTRIBUTES" and declaration.key != "resource_attributes":
+        return f"service.{declaration.path[-1].removeprefix('service_')}={text}", value
+    if variable.kind is not None and variable.kind.name == "milliseconds":
+        return str(int(value * 1000)), value
+    if variable.name == "OTEL_EXPORTER_OTLP_ENDPOINT":
+        return text.partition("/v1/")[0], value
+    return text, value
+
+
+def value_with(declaration, path=None, environ=None, flags=None):
+    loaded = load(path, environ or {}, flags or {}, Purpose.SHOW)
+    return value_of(loaded.config, declaration), loaded.origins[declaration.key]
+
+
+def identify(declaration):
+    return declaration.key
+
+
+def test_every_setting_has_a_sample_and_no_sample_is_stale():
+    assert {item.key for item in DECLARED} == set(SAMPLES)
+
+
+@pytest.mark.parametrize("declaration", DECLARED, ids=identify)
+class TestEverySetting:
+    def test_default(self, declaration):
+        value, origin = value_with(declaration)
+        assert value == declaration.default
+        assert origin.where == "default"
+
+    def test_file(self, declaration, tmp_path):
+        text, expected = (part[0] for part in SAMPLES[declaration.key])
+        for key in (declaration.path[-1], *declaration.setting.aliases):
+            path = in_file(tmp_path, declaration, text, key)
+            value, origin = value_with(declaration, path)
+            assert value == expected
+            assert origin.where.startswith(f"{path}:")
+
+    def test_each_variable_beats_the_file(self, declaration, tmp_path):
+        path = in_file(tmp_path, declaration, SAMPLES[declaration.key][0][0])
+        for variable in declaration.env:
+            text, expected = in_variable(declaration, variable, 1)
+            value, origin = value_with(declaration, path, {variable.name: text})
+            assert value == expected
+            assert origin.where == variable.name
+
+    def test_earlier_variables_beat_later_ones(self, declaration):
+        environ = {}
+        for number, variable in enumerate(reversed(declaration.env)):
+            text, expected = in_variable(declaration, variable, number % 3)
+            environ[variable.name] = text
+            assert value_with(declaration, environ=environ)[0] == expected
+
+    def test_flag_beats_variables_and_file(self, declaration, tmp_path):
+        path = in_file(tmp_path, declaration, SAMPLES[declaration.key][0][0])
+        environ = {v.name: in_variable(declaration, v, 1)[0] for v in declaration.env}
+        for flag in declaration.setting.flags:
+            text, expected = (part[2] for part in SAMPLES[declaration.key])
+            if declaration.key == "ebpf.system_wide":
+                environ = {}
+            value, origin = value_with(declaration, path, environ, {flag: text})
+            assert value == expected
+            assert origin.where == flag
+
+    def test_empty_counts_as_not_given(self, declaration, tmp_path):
+        path = in_file(tmp_path, declaration, "")
+        environ = {variable.name: " " for variable in declaration.env}
+        unset = declaration.default
+        if declaration.path[0] == "routes" and declaration.path[-1] == "unmatched":
+            unset = "wildcard"  # the file has a routes section
+        assert value_with(declaration, path, environ)[0] == unset
+
+    def test_documented(self, declaration):
+        row = next(
+            line for line in render().splitlines() if line.startswith(f"| `{declaration.key}` ")
+        )
+        assert declaration.setting.help in row
+        for word in (*(v.name for v in declaration.env), *declaration.setting.flags):
+            assert f"`{word}`" in row
+        assert row.replace("\\|", "").count("|") == 6
+
+
+# Headers are masked when shown: test_config_secrets.py.
+@pytest.mark.parametrize(
+    "declaration", [item for item in DECLARED if item.path[-1] != "headers"], ids=identify
+)
+def test_shown_text_reads_the_same(declaration, tmp_path):
+    value = SAMPLES[declaration.key][1][0]
+    printed = yaml.safe_load(inline(shown(declaration, value)))
+    path = in_file(tmp_path, declaration, printed)
+    assert value_with(declaration, path)[0] == value
+
+
+def test_printed_configuration_is_valid_and_complete(tmp_path):
+    loaded = load(
+        None, {"OPEN_PORT": "80,443", "PRINT_TRACES": "1", "SERVICE_NAMESPACE": "${x} # y"}
+    )
+    path = tmp_path / "printed.yml"
+    path.write_text(as_yaml(loaded))
+    again = load(path, {})
+    assert again.config.ebpf == loaded.config.ebpf
+    assert again.config.trace_printer == "text"
+    assert again.config.service_namespace == "${x} # y"
+    assert as_yaml(loaded).count("\n") >= len(DECLARED)
+
+
+def test_documentation_is_fresh():
+    written = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert written == render(), "run: python -m otelauto.config.docs docs/config.md"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").glob("*.yml")), ids=lambda path: path.name
+)
+def test_examples_are_valid(path):
+    assert load(path, {"OTLP_TOKEN": "x"}).config.ebpf != Config().ebpf
+
+
+def test_the_file_of_the_2023_tutorial(tmp_path):
+    path = tmp_path / "instrumenter-config.yml"
+    path.write_text(
+        "ebpf:\n  open_port: 443\n"
+        "otel_metrics_export:\n  endpoint: http://localhost:4318\n"
+        "otel_traces_export:\n  endpoint: http://localhost:4318\n"
+    )
+    loaded = load(path, {})
+    assert loaded.config.ebpf.open_port == Ports(((443, 443),))
+    assert loaded.config.otel_metrics_export.endpoint.url == "http://localhost:4318/v1/metrics"
+    assert loaded.config.otel_traces_export.endpoint.url == "http://localhost:4318/v1/traces"
+    assert loaded.warnings == ()

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Make .venv with otelauto in it; $1 is the extra to install (demo or dev). Brings what a fresh
+# Debian or Ubuntu machine with Python 3.11 lacks: libbpf and the venv module.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+extra=${1:-demo}
+
+find_python() {
+	local candidate
+	for candidate in python3 python3.11 python3.12 python3.13 python3.14; do
+		if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+			echo "$candidate"
+			return
+		fi
+	done
+	echo "otelauto needs Python 3.11 or newer; this machine has none on the PATH" >&2
+	exit 1
+}
+
+missing_packages() {
+	ldconfig -p | grep -q 'libbpf\.so\.1' || echo libbpf1
+	"$1" -c 'import ensurepip, venv' 2>/dev/null ||
+		echo "python$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+}
+
+python=$(find_python)
+packages=$(missing_packages "$python")
+if [ -n "$packages" ]; then
+	if ! command -v apt-get >/dev/null; then
+		echo "please install:" $packages >&2
+		exit 1
+	fi
+	apt-get update -q
+	# shellcheck disable=SC2086
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
+fi
+
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
+echo "installed: $PWD/.venv/bin/otelauto"
