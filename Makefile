@@ -4,6 +4,7 @@ PYTHON := .venv/bin/python
 OBJECTS := src/otelauto/kernel/objects
 BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h) bpf/build.py
 FUZZ_RUNS ?= 1000000
+SOAK ?= 20
 DEMO_SECONDS ?= 0
 
 .PHONY: install demo test check bpf abi bench fuzz soak clean
@@ -42,6 +43,10 @@ check: bpf  ## style and types
 test: check  ## everything, on this machine's kernel, with real servers
 	tests/install.sh
 	OTELAUTO_NO_SKIPS=1 $(PYTHON) -m pytest
+
+soak: bpf  ## the end-to-end tests, SOAK times as long
+	tests/install.sh
+	OTELAUTO_NO_SKIPS=1 OTELAUTO_SCALE=$(SOAK) $(PYTHON) -m pytest tests/e2e --timeout=7200
 
 fuzz: bpf  ## FUZZ_RUNS mutated inputs for each parser
 	OTELAUTO_FUZZ_RUNS=$(FUZZ_RUNS) $(PYTHON) -m pytest tests/fuzz --timeout=7200

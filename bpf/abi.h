@@ -54,8 +54,8 @@ enum segment_flag {
 	FLAG_TRUNCATED = 16,   /* payload wanted but cut at CAPTURE_MAX or VECTORS_MAX */
 	FLAG_RECEIVE_ENDED = 32, /* ending: the peer's stream is over (end of file was read) */
 	FLAG_SEND_ENDED = 64,  /* ending: this side's stream is over (FIN queued) */
-	FLAG_CLOSED = 128,     /* ending: the socket is closed; no record of it follows */
-	FLAG_RESET = 256,      /* ending: closed by an error (reset, timeout) */
+	FLAG_CLOSED = 128,     /* ending: the socket is gone; no record of the connection follows */
+	FLAG_RESET = 256,      /* ending: closed by an error (reset by either side, timeout) */
 };
 
 enum socket_role {
@@ -93,7 +93,8 @@ enum counter {
 	BYTES_UNREAD = 9,          /* bytes of the segments counted in UNREAD_* */
 	BYTES_UNSEEN = 10,         /* bytes that TCP sequence numbers prove and no hook saw */
 	EVENTS_PRODUCED = 11,      /* process events, delivered or dropped */
-	COUNTER_COUNT = 12,
+	DROP_TARGET_REFUSED = 12,  /* table of targets full: a watched process's child is not watched */
+	COUNTER_COUNT = 13,
 };
 
 /* First sight of a connection. Addresses are in network byte order, IPv4 in the first 4 bytes. */

@@ -67,13 +67,15 @@ INLINE __u32 read_vectors(struct workspace *w, const struct user_bytes *from)
 }
 
 /*
- * Gather the first `wanted` bytes of the vectors; returns how many were copied. A function of its
- * own for the verifier: checked once, not once a path that leads here.
+ * Gather the first `wanted` bytes of the vectors, CAPTURE_MAX at most; returns how many were copied.
+ * A function of its own for the verifier: checked once, not once a path that leads here.
  */
 GLOBAL __u32 copy_vectors(struct workspace *w, __u32 vector_count, __u32 wanted)
 {
 	if (!w)
 		return 0;
+	if (wanted > CAPTURE_MAX)
+		wanted = CAPTURE_MAX;
 	w->walk.done = 0;
 	for (__u32 i = 0; i < VECTORS_MAX; i++) {
 		__u64 at = w->walk.done, part;

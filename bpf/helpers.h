@@ -11,7 +11,8 @@
 #define MAP_TYPE(name, type) typeof(type) *name
 /* Hide a value's history from the compiler, so that the bound just tested is the one verified. */
 #define OPAQUE(variable) asm volatile("" : "+r"(variable))
-#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+/* What was read from memory before is not known any more. */
+#define READ_AGAIN() asm volatile("" ::: "memory")
 
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
@@ -20,10 +21,11 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 enum { BPF_F_NO_PREALLOC = 1, BPF_F_MMAPABLE = 1024 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
-enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
+enum { BPF_SK_STORAGE_GET_F_CREATE = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0 };
 
@@ -45,6 +47,8 @@ static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)130;
 static __u64 (*bpf_ringbuf_query)(void *ring, __u64 what) = (void *)134;
 static struct tcp_sock *(*bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
+static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *value,
+				     __u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 static long (*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 

@@ -23,9 +23,11 @@ enum { IPPROTO_TCP = 6, IPPROTO_MPTCP = 262 };
 enum { MSG_OOB = 1, MSG_PEEK = 2, MSG_TRUNC = 0x20, MSG_ERRQUEUE = 0x2000 };
 enum { RCV_SHUTDOWN = 1 };
 enum {
+	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
 	TCP_FIN_WAIT1 = 4,
 	TCP_CLOSE = 7,
+	TCP_CLOSE_WAIT = 8,
 	TCP_LAST_ACK = 9,
 	TCP_LISTEN = 10,
 };
@@ -70,12 +72,16 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
+struct sk_buff_head {
+	__u32 qlen;
+};
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
 	__u16 sk_type;
 	__u8 sk_shutdown;
 	int sk_err;
+	struct sk_buff_head sk_receive_queue;
 	struct socket *sk_socket;
 };
 struct tcp_sock {

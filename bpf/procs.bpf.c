@@ -42,7 +42,10 @@ int process_exec(__u64 *context)
 	return 0;
 }
 
-/* A child of a watched process is watched from its first instruction. */
+/*
+ * A child of a watched process is watched from its first instruction. A process id that was watched
+ * before and is used again is not: an entry put too late for its process's end is removed here.
+ */
 SEC("tp_btf/sched_process_fork")
 int process_fork(__u64 *context)
 {
@@ -54,9 +57,10 @@ int process_fork(__u64 *context)
 		return 0; /* a thread */
 	state = bpf_map_lookup_elem(&targets, &from);
 	if (!state)
-		return 0;
-	bpf_map_update_elem(&targets, &to, state, BPF_ANY);
-	if (*state == TARGET_WATCHED)
+		bpf_map_delete_elem(&targets, &to);
+	else if (bpf_map_update_elem(&targets, &to, state, BPF_ANY))
+		count(DROP_TARGET_REFUSED, 1);
+	else if (*state == TARGET_WATCHED)
 		report(PROCESS_FORK, to, from);
 	return 0;
 }
@@ -66,6 +70,7 @@ int process_exit(__u64 *context)
 {
 	struct task_struct *task = (void *)context[0];
 	tgid_t tgid = task->tgid;
+	bool watched;
 	__u32 *state;
 
 	if (task->signal->live.counter > 0)
@@ -73,9 +78,10 @@ int process_exit(__u64 *context)
 	state = bpf_map_lookup_elem(&targets, &tgid);
 	if (!state)
 		return 0;
-	if (*state == TARGET_WATCHED)
+	watched = *state == TARGET_WATCHED;
+	/* The last two threads may both come here: one of them deletes. */
+	if (!bpf_map_delete_elem(&targets, &tgid) && watched)
 		report(PROCESS_EXIT, tgid, 0);
-	bpf_map_delete_elem(&targets, &tgid);
 	return 0;
 }
 

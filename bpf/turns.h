@@ -20,17 +20,17 @@ enum {
 };
 
 enum connection_bit {
-	CONNECTION_STARTED = 1,     /* offsets and sequence numbers are set */
-	CONNECTION_ANNOUNCED = 2,   /* the opening record was delivered */
-	CONNECTION_SETTLED = 4,     /* a verdict was found */
-	CONNECTION_RECEIVE_ENDED = 8,
-	CONNECTION_SEND_ENDED = 16,
+	CONNECTION_ANNOUNCED = 1,   /* the opening record was delivered */
+	CONNECTION_SETTLED = 2,     /* a verdict was found */
+	CONNECTION_RECEIVE_ENDED = 4,
+	CONNECTION_SEND_ENDED = 8,
+	CONNECTION_RESET = 16,      /* not ended in good order */
+	CONNECTION_CLOSED = 32,
 };
 
-/* Charged to the service's socket (optmem_max): keep it small. */
+/* Zeros are the state of a new one. Charged to the service's socket (optmem_max): keep it small. */
 struct connection {
 	__u64 offset[2];            /* of the next byte, by direction */
-	struct slot_cursor slot[2];
 	struct verdict verdict;
 	__u32 next_tcp_sequence[2];
 	__u32 captured[2];          /* bytes copied in the current turn */
@@ -38,15 +38,13 @@ struct connection {
 	__u32 generation;           /* of the verdict */
 	tgid_t tgid;
 	tid_t tid;
-	__u32 stream_left;
+	__u32 stream_used;          /* of STREAM_BUDGET */
+	__u32 bits;                 /* enum connection_bit; set by mark() only */
 	__u16 turns;                /* saturates */
-	__u8 bits;                  /* enum connection_bit; not shared between directions in a race
-				     * that matters: set once, before the first record */
 	__u8 role;
-	__u8 last_direction;
-	__u8 midstream;             /* bit by direction: first record of it carries FLAG_MIDSTREAM */
+	__u8 turn_of;               /* direction of the turn + 1; 0: there was none */
+	__u8 started[2];            /* by direction: next_tcp_sequence is set; a byte each, for races */
 	__u8 pad[2];
-	__u32 pad2;
 };
 
 struct {
@@ -74,6 +72,12 @@ struct {
 INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
 {
 	return bpf_sk_storage_get(&connections, sk, NULL, flags);
+}
+
+/* Set a bit; true if it was not set before. Both directions and softirqs share the word. */
+INLINE bool mark(struct connection *c, enum connection_bit bit)
+{
+	return !(c->bits & bit) && !(__sync_fetch_and_or(&c->bits, bit) & bit);
 }
 
 /* ---- which sockets ---- */
@@ -139,7 +143,7 @@ INLINE void refresh_verdict(struct sock *sk, struct connection *c)
 	}
 	if (found) {
 		c->verdict = *found;
-		c->bits |= CONNECTION_SETTLED;
+		mark(c, CONNECTION_SETTLED);
 	}
 }
 
@@ -185,8 +189,8 @@ INLINE void want_bytes(struct connection *c, struct segment_plan *plan)
 	if (c->verdict.mode == MODE_STREAM) {
 		if (c->bits & CONNECTION_SETTLED)
 			return;
-		if (c->stream_left >= plan->length) {
-			c->stream_left -= plan->length;
+		if (c->stream_used + plan->length <= STREAM_BUDGET) {
+			c->stream_used += plan->length;
 			return;
 		}
 		c->verdict.mode = MODE_HEADS;
@@ -198,7 +202,7 @@ INLINE void want_bytes(struct connection *c, struct segment_plan *plan)
 	if (c->turns <= FIRST_TURNS && want < FIRST_TURN_WANT)
 		want = FIRST_TURN_WANT;
 	if (have >= want && begins_message(c, plan))
-		have = 0;
+		have = c->captured[plan->direction & 1] = 0;
 	plan->wanted = have < want ? want - have : 0;
 	if (plan->wanted > plan->length)
 		plan->wanted = plan->length;
@@ -219,17 +223,18 @@ INLINE void copy_segment(struct workspace *w, struct segment_plan *plan)
 	if (plan->user.count)
 		vector_count = read_vectors(w, &plan->user);
 	if (plan->wanted) {
-		s->captured = plan->user.count ? copy_vectors(w, vector_count, plan->wanted)
-					       : copy_flat(w, plan->user.address, plan->wanted);
-		if (!s->captured) {
-			count(UNREAD_FAULT, 1);
-			count(BYTES_UNREAD, plan->length);
-			s->flags |= FLAG_UNREAD;
-		} else if (s->captured < plan->wanted) {
-			s->flags |= FLAG_TRUNCATED;
-			if (plan->user.count > VECTORS_MAX)
-				count(UNREAD_VECTORS, 1);
+		__u64 limit = plan->wanted < CAPTURE_MAX ? plan->wanted : CAPTURE_MAX;
+
+		s->captured = plan->user.count ? copy_vectors(w, vector_count, limit)
+					       : copy_flat(w, plan->user.address, limit);
+		if (s->captured < limit) {
+			count(plan->user.count > VECTORS_MAX ? UNREAD_VECTORS : UNREAD_FAULT, 1);
+			count(BYTES_UNREAD, limit - s->captured);
 		}
+		if (!s->captured)
+			s->flags |= FLAG_UNREAD;
+		else if (s->captured < plan->wanted)
+			s->flags |= FLAG_TRUNCATED;
 	}
 	if (s->captured < plan->length && plan->length >= TAIL_SIZE) {
 		bool got = plan->user.count
@@ -242,45 +247,66 @@ INLINE void copy_segment(struct workspace *w, struct segment_plan *plan)
 	}
 }
 
-/* ---- connections ---- */
+/* ---- TCP sequence numbers ---- */
 
-/* Zero, or how far past the expected sequence number the segment starts: bytes no hook saw. */
+/*
+ * The sequence number that the first byte of a direction had (a sender's SYN may count: one less).
+ * It is the difference of two that move, and a softirq elsewhere may be moving them: read it until
+ * it stands still.
+ */
+INLINE __u32 first_sequence(struct tcp_sock *tcp, __u32 direction)
+{
+	__u32 first = 0, last = 0;
+
+	for (int i = 0; i < 4; i++) {
+		last = first;
+		first = direction == DIRECTION_SENT ? tcp->snd_una - (__u32)tcp->bytes_acked
+						    : tcp->rcv_nxt - (__u32)tcp->bytes_received;
+		if (i && first == last)
+			break;
+		READ_AGAIN();
+	}
+	return first;
+}
+
+/* A read that goes on to the end of the stream moves copied_seq past the peer's FIN, no byte. */
+INLINE bool is_fin_read(struct sock *sk, struct tcp_sock *tcp, __u32 direction)
+{
+	return direction == DIRECTION_RECEIVED && sk->sk_shutdown & RCV_SHUTDOWN &&
+	       tcp->copied_seq == tcp->rcv_nxt;
+}
+
+/*
+ * Zero, or how far past the expected sequence number the segment starts: bytes no hook saw. A
+ * direction's offsets start with its first segment. Bytes that passed before are not ours to know;
+ * that they did pass is.
+ */
 INLINE __u32 check_tcp_sequence(struct connection *c, struct segment *s, struct sock *sk)
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
-	__u32 end, gap, d = s->direction & 1;
+	__u32 start, expected, gap, d = s->direction & 1;
 
-	s->tcp_sequence = 0;
 	if (!tcp)
 		return 0; /* AF_UNIX, MPTCP */
-	end = d == DIRECTION_SENT ? tcp->write_seq : tcp->copied_seq;
-	s->tcp_sequence = end - s->length;
-	gap = s->tcp_sequence - c->next_tcp_sequence[d];
-	c->next_tcp_sequence[d] = end;
+	start = (d == DIRECTION_SENT ? tcp->write_seq : tcp->copied_seq) - s->length;
+	expected = c->started[d] ? c->next_tcp_sequence[d] : first_sequence(tcp, d);
+	gap = start - expected;
+	if (gap == 1 && is_fin_read(sk, tcp, d)) {
+		start--;
+		gap = 0;
+	}
+	if (!c->started[d]) {
+		c->started[d] = 1;
+		if (gap > (d == DIRECTION_SENT))
+			s->flags |= FLAG_MIDSTREAM;
+		gap = 0;
+	}
+	s->tcp_sequence = start;
+	c->next_tcp_sequence[d] = start + s->length;
 	return gap;
 }
 
-/* Offsets start here. Bytes that passed before are not ours to know; that they did pass is. */
-INLINE void start_connection(struct connection *c, struct sock *sk, enum direction direction,
-			     __u32 length)
-{
-	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
-
-	c->stream_left = STREAM_BUDGET;
-	c->last_direction = 2; /* neither: the first segment starts a turn */
-	c->generation = 0;
-	c->bits |= CONNECTION_STARTED;
-	if (!tcp)
-		return;
-	c->next_tcp_sequence[DIRECTION_RECEIVED] = tcp->copied_seq;
-	c->next_tcp_sequence[DIRECTION_SENT] = tcp->write_seq;
-	c->next_tcp_sequence[direction & 1] -= length;
-	/* bytes_received and bytes_acked may count the handshake's or the closing one: 1 is none. */
-	if (tcp->bytes_received - (tcp->rcv_nxt - c->next_tcp_sequence[DIRECTION_RECEIVED]) + 1 > 2)
-		c->midstream |= 1 << DIRECTION_RECEIVED;
-	if (tcp->bytes_acked + (c->next_tcp_sequence[DIRECTION_SENT] - tcp->snd_una) + 1 > 2)
-		c->midstream |= 1 << DIRECTION_SENT;
-}
+/* ---- connections ---- */
 
 INLINE __u32 read_unix_path(struct sock *sk, __u8 *to)
 {
@@ -333,8 +359,8 @@ INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w,
 		o->path_length = read_unix_path(sk, w->path);
 		size += o->path_length & 127;
 	}
-	if (emit_record(w, size))
-		c->bits |= CONNECTION_ANNOUNCED;
+	if (!emit_record(w, size))
+		__sync_fetch_and_and(&c->bits, ~CONNECTION_ANNOUNCED);
 }
 
 INLINE void fill_segment(struct segment *s, struct connection *c, struct sock *sk,
@@ -351,9 +377,9 @@ INLINE void fill_segment(struct segment *s, struct connection *c, struct sock *s
 /* Turn bookkeeping; true if this segment starts one. */
 INLINE bool enter_turn(struct connection *c, enum direction direction)
 {
-	if (c->last_direction == direction)
+	if (c->turn_of == direction + 1)
 		return false;
-	c->last_direction = direction;
+	c->turn_of = direction + 1;
 	c->captured[direction & 1] = 0;
 	if (c->turns <= FIRST_TURNS)
 		c->turns++;
@@ -374,18 +400,13 @@ INLINE void place_segment(struct connection *c, struct segment *s, struct sock *
 	}
 	s->offset = c->offset[d];
 	c->offset[d] += s->length;
-	if (c->midstream & (1 << d)) {
-		s->flags |= FLAG_MIDSTREAM;
-		c->midstream &= ~(1 << d);
-	}
 }
 
 /*
  * The slow path of a connection: at its first segment here, when another process uses it, and when
  * user space changed targets or verdicts. NULL if its bytes are not ours to see.
  */
-INLINE struct connection *admit_connection(struct sock *sk, enum direction direction,
-					   __u32 length, tgid_t tgid, __u32 generation)
+INLINE struct connection *admit_connection(struct sock *sk, tgid_t tgid, __u32 generation)
 {
 	struct connection *c;
 
@@ -396,8 +417,6 @@ INLINE struct connection *admit_connection(struct sock *sk, enum direction direc
 		count(DROP_STATE_REFUSED, 1);
 		return NULL;
 	}
-	if (!(c->bits & CONNECTION_STARTED))
-		start_connection(c, sk, direction, length);
 	c->tgid = tgid;
 	if (c->generation != generation) {
 		c->generation = generation;
@@ -421,20 +440,20 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	if (!w || !shared)
 		return 0;
 	if (!c || c->tgid != tgid || c->generation != shared->generation)
-		c = admit_connection(sk, direction, length, tgid, shared->generation);
+		c = admit_connection(sk, tgid, shared->generation);
 	if (!c)
 		return 0;
 	c->tid = id;
 	s = &w->segment;
 	now = bpf_ktime_get_boot_ns();
-	if (!(c->bits & CONNECTION_ANNOUNCED))
+	if (mark(c, CONNECTION_ANNOUNCED))
 		announce(c, sk, w, now);
 	__builtin_memset(s, 0, sizeof(*s));
 	s->direction = direction;
 	s->length = length;
 	place_segment(c, s, sk);
 	if (!plan.unread)
-		plan.unread = find_user_bytes(&c->slot[direction & 1], &plan.user);
+		plan.unread = find_user_bytes(length, &plan.user);
 	if (c->verdict.mode == MODE_NOTHING)
 		return 0;
 	if (enter_turn(c, direction))

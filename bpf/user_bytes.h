@@ -27,29 +27,114 @@ struct user_bytes {
 	__u64 count;
 };
 
-/* Position in a recvmmsg or sendmmsg: each of its messages passes the hook by itself. */
+/*
+ * recvmmsg and sendmmsg: each message passes the hook by itself, and nothing that the hook is given
+ * says which one it is. So the thread's position in its call is followed: a call ends with its last
+ * slot, with an error, or with a send that was cut short. Where that is not certain (a time limit,
+ * more vectors than are read), the rest of the call is unread rather than read from a wrong slot.
+ */
 struct slot_cursor {
-	__u64 slots;
-	__u32 next;
-	__u32 pad;
+	__u64 slots;           /* array of the call in progress; 0: none */
+	__u32 slot_count;
+	__u32 next;            /* SLOT_LOST: not known */
 };
 
-/* The next message of a multi-message call; false if its header cannot be read. */
-INLINE bool next_slot(struct slot_cursor *cursor, __u64 slots, __u64 slot_count, struct user_bytes *to)
-{
-	struct user_message message;
+enum { SLOT_LOST = 1 << 30 };
 
-	if (cursor->slots != slots || cursor->next >= slot_count) {
-		cursor->slots = slots;
+struct {
+	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_TASK_STORAGE);
+	MAP_ATTRIBUTE(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, int);
+	MAP_TYPE(value, struct slot_cursor);
+} slot_cursors SEC(".maps");
+
+/* The slot that the thread's call is at, and step on; SLOT_LOST if it is not known. */
+INLINE __u32 take_slot(struct slot_cursor *cursor, struct pt_regs *regs)
+{
+	__u32 slot_count = regs->dx, slot;
+
+	if (cursor->slots != regs->si || cursor->slot_count != slot_count ||
+	    cursor->next == slot_count || slot_count == 1) {
+		cursor->slots = regs->si;
+		cursor->slot_count = slot_count;
 		cursor->next = 0;
 	}
-	slots += (__u64)cursor->next * sizeof(struct user_message_slot);
-	cursor->next++;
-	if (bpf_probe_read_user(&message, sizeof(message), (void *)slots))
-		return false;
+	slot = cursor->next;
+	if (slot != SLOT_LOST)
+		cursor->next++;
+	return slot;
+}
+
+/* Bytes that the vectors describe. A function of its own for the verifier. */
+GLOBAL __u64 total_of_vectors(__u64 address, __u32 vector_count)
+{
+	struct user_vector vector;
+	__u64 total = 0;
+
+	for (__u32 i = 0; i < VECTORS_MAX && i < vector_count; i++) {
+		if (bpf_probe_read_user(&vector, sizeof(vector),
+					(void *)(address + i * sizeof(vector))))
+			return 0;
+		total += vector.length;
+	}
+	return total;
+}
+
+/* The message of a multi-message call that just moved `length` bytes. */
+INLINE __u32 find_slot(struct task_struct *task, struct pt_regs *regs, __u64 length,
+		       struct user_bytes *to)
+{
+	struct slot_cursor *cursor;
+	struct user_message message;
+	bool sends = regs->orig_ax == CALL_SENDMMSG;
+	__u64 total;
+	__u32 slot;
+
+	if (!sends && regs->r8) /* the time limit may end the call after any message, unseen */
+		return UNREAD_OTHER_CALL;
+	cursor = bpf_task_storage_get(&slot_cursors, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!cursor)
+		return UNREAD_OTHER_CALL;
+	slot = take_slot(cursor, regs);
+	if (slot == SLOT_LOST)
+		return UNREAD_OTHER_CALL;
+	if (bpf_probe_read_user(&message, sizeof(message),
+				(void *)(regs->si + slot * sizeof(struct user_message_slot)))) {
+		cursor->next = SLOT_LOST;
+		return UNREAD_FAULT;
+	}
 	to->address = message.vectors;
 	to->count = message.vector_count;
-	return true;
+	total = total_of_vectors(message.vectors, message.vector_count);
+	if (length > total)
+		cursor->next = SLOT_LOST;
+	else if (length < total && sends)
+		cursor->slots = 0;
+	return length > total && message.vector_count <= VECTORS_MAX ? UNREAD_OTHER_CALL : 0;
+}
+
+INLINE bool is_call_in_progress(struct task_struct *task, struct pt_regs *regs)
+{
+	return !(task->thread_info.status & TS_COMPAT) && (__s64)regs->ax == -ENOSYS;
+}
+
+/* A call that moved nothing: a message without bytes is a slot too, an error ends the run. */
+INLINE void pass_slot(int result)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
+	struct slot_cursor *cursor;
+
+	if ((regs->orig_ax != CALL_SENDMMSG && regs->orig_ax != CALL_RECVMMSG) ||
+	    !is_call_in_progress(task, regs))
+		return;
+	cursor = bpf_task_storage_get(&slot_cursors, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!cursor)
+		return;
+	if (result < 0)
+		cursor->slots = 0;
+	else
+		take_slot(cursor, regs);
 }
 
 /*
@@ -58,7 +143,7 @@ INLINE bool next_slot(struct slot_cursor *cursor, __u64 slots, __u64 slot_count,
  * Until the call returns, ax holds -ENOSYS (entry code of arch/x86); anything else is work that the
  * kernel runs on the way out (io_uring completions), whose bytes the registers do not describe.
  */
-INLINE __u32 find_user_bytes(struct slot_cursor *cursor, struct user_bytes *to)
+INLINE __u32 find_user_bytes(__u64 length, struct user_bytes *to)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
@@ -66,7 +151,7 @@ INLINE __u32 find_user_bytes(struct slot_cursor *cursor, struct user_bytes *to)
 
 	if (task->thread_info.status & TS_COMPAT)
 		return UNREAD_COMPAT_TASK;
-	if ((__s64)regs->ax != -ENOSYS)
+	if (!is_call_in_progress(task, regs))
 		return UNREAD_OTHER_CALL;
 	to->address = regs->si;
 	to->count = 0;
@@ -91,7 +176,7 @@ INLINE __u32 find_user_bytes(struct slot_cursor *cursor, struct user_bytes *to)
 		return 0;
 	case CALL_RECVMMSG:
 	case CALL_SENDMMSG:
-		return next_slot(cursor, regs->si, regs->dx, to) ? 0 : UNREAD_FAULT;
+		return find_slot(task, regs, length, to);
 	default:
 		return UNREAD_OTHER_CALL;
 	}

@@ -18,8 +18,8 @@ import threading
 import time
 from pathlib import Path
 
+from customers import Load
 from fleet import Fleet
-from load import Load
 from processes import DemoError, Interrupted
 from red import Red
 from screen import REFRESH_S, Screen, say
@@ -75,19 +75,23 @@ def show(screen: Screen, fleet: Fleet, watcher: Watcher, stopping: threading.Eve
             refresh()
 
 
-def summary(fleet: Fleet, watcher: Watcher, load: Load) -> int:
+def summary(fleet: Fleet, watcher: Watcher, load: Load, stopped_early: bool) -> int:
     """Print the comparison; returns the exit code."""
     rows = compare({name: fleet.log(name) for name in fleet.names}, watcher.spans)
     say("\nRequests that the services counted in their own logs, and spans that otelauto made:\n")
     say("\n".join(table(rows)))
-    counted = sum(row.counted for row in rows)
+    served = sum(row.counted for row in rows if row.kind == "server")
+    made = sum(row.counted for row in rows if row.kind == "client")
     if load.failed:
         say(f"\n{load.failed} requests to the shop got no answer.")
-    if all(row.equal for row in rows) and counted:
-        say(f"\nAll {counted} requests were seen, with the right method, path and status.")
+    if all(row.equal for row in rows) and served:
+        say(f"\nEqual: {served} requests served and {made} calls made, by method, path and status.")
         return 0
-    say("\nThey differ." if counted else "\nThere was no request to count.")
-    return 1
+    if served or made or watcher.spans:
+        say("\nThey differ.")
+        return 1
+    say("\nThere was no request to count.")
+    return 0 if stopped_early else 1
 
 
 def run(directory: Path, stopping: threading.Event, stack: contextlib.ExitStack) -> int:
@@ -110,7 +114,7 @@ def run(directory: Path, stopping: threading.Event, stack: contextlib.ExitStack)
     load.stop()
     settle(fleet, watcher)
     watcher.stop()
-    return summary(fleet, watcher, load)
+    return summary(fleet, watcher, load, stopping.is_set())
 
 
 def main() -> int:

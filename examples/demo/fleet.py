@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from processes import Child, DemoError, free_ports, listens, wait_until
@@ -117,7 +118,7 @@ class Fleet:
                 env["OTEL_SERVICE_NAME"] = name
             self._children[name] = Child(command, self._directory / f"{name}.err", env)
         for name in self.names:
-            wait_until(lambda name=name: self._up(name), f"{name} listens", START_S, stopping)
+            wait_until(partial(self._up, name), f"{name} listens", START_S, stopping)
 
     def _up(self, name: str) -> bool:
         self.check(name)

@@ -16,7 +16,7 @@ from rich.text import Text
 from tally import Span
 
 REFRESH_S = 0.5
-PLAIN_EVERY_S = 2.0
+PLAIN_EVERY_S = 5.0
 SLOW_MS = 100.0
 
 Show = Callable[[], None]

@@ -65,12 +65,13 @@ class Watcher:
 
     def wait_ready(self, services: int, stopping: threading.Event) -> None:
         """Return when it instruments so many services. Raises DemoError with what it said."""
-        wait_until(
-            lambda: self._instrumented() >= services,
-            f"otelauto instruments {services} services; it said:\n{self._child.stderr()}",
-            READY_S,
-            stopping,
-        )
+        what = f"otelauto instruments {services} services"
+        try:
+            wait_until(lambda: self._instrumented() >= services, what, READY_S, stopping)
+        except DemoError as error:
+            if self._child.ended:
+                raise
+            raise DemoError(f"{error}; it said:\n{self._child.stderr()}") from error
 
     def _instrumented(self) -> int:
         self.check()
@@ -84,8 +85,8 @@ class Watcher:
     def _ended(self, code: int) -> DemoError:
         said = self._child.stderr().strip().splitlines()
         complaint = [line for line in said if line.startswith(COMPLAINT)]
-        text = "\n".join(complaint or said[-10:] or [f"otelauto ended with {code}"])
-        return DemoError(text, code if code > 0 else 1)
+        lines = complaint or [f"otelauto ended with {code}; its last words:", *said[-5:]]
+        return DemoError("\n".join(lines), code if code > 0 else 1)
 
     def stop(self) -> None:
         """End it; after that ``spans`` is complete. Raises DemoError unless it stopped as asked."""

@@ -82,7 +82,8 @@ class Counter(enum.IntEnum):
     BYTES_UNREAD = 9
     BYTES_UNSEEN = 10
     EVENTS_PRODUCED = 11
-    COUNTER_COUNT = 12
+    DROP_TARGET_REFUSED = 12
+    COUNTER_COUNT = 13
 
 
 class Opening(NamedTuple):

@@ -25,8 +25,7 @@ from otelauto.export.exposition import Family, Kind
 from otelauto.flows.flows import Flows
 from otelauto.instrument import Watcher
 from otelauto.protocols import protocols
-
-redact = None  # TEMP
+from otelauto.protocols.http1_redact import redact
 from otelauto.protocols.settings import ProtocolSettings
 from otelauto.publish import Publisher
 from otelauto.recording import Note, Reader, Writer
@@ -69,7 +68,7 @@ class App:
         self.publisher = Publisher(
             config, self.counters, self.watcher.service_of, self.clock, [self._families]
         )
-        self.flows = make_flows(config, self.counters, self.publisher, boot_now_ns)
+        self.flows = make_flows(config, self.counters, self.publisher)
         self.control = Control(Path(config.control_socket))
         self._next_clock = self._next_expiry = 0.0
         self._told: set[tuple[str, str]] = set()
@@ -143,12 +142,10 @@ def _sample(value: Callable[[], float]) -> Callable[[], list[Any]]:
     return lambda: [({}, value())]
 
 
-def make_flows(
-    config: Config, counters: Counters, publisher: Publisher, now: Callable[[], int]
-) -> Flows:
+def make_flows(config: Config, counters: Counters, publisher: Publisher) -> Flows:
     """The flows with every protocol, delivering to ``publisher``."""
     settings = ProtocolSettings(capture_query=config.http.capture_query)
-    return Flows(protocols(settings), counters, publisher.deliver, now, config.limits.connections)
+    return Flows(protocols(settings), counters, publisher.deliver, config.limits.connections)
 
 
 @contextmanager
@@ -187,7 +184,9 @@ def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
     give_up_at = time.monotonic() + seconds if seconds else float("inf")
     with Writer(path, None if raw else redact) as writer:
         watcher = Watcher(
-            config, Counters(), on_target=lambda target: writer.note(_note(watcher, target.tgid))
+            config,
+            Counters(),
+            on_target=lambda tgid, service: writer.note(_note(tgid, service)),
         )
         try:
             watcher.start()
@@ -202,9 +201,7 @@ def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
     return 0
 
 
-def _note(watcher: Watcher, tgid: int) -> Note:
-    service = watcher.services.of(tgid)
-    assert service is not None  # told of targets only after they were added
+def _note(tgid: int, service: Service) -> Note:
     return {
         "tgid": tgid,
         "service": [service.name, service.namespace, service.instance_id],
@@ -231,7 +228,7 @@ def replay(config: Config, path: Path) -> int:
     unknown = build_service("unknown_service", version="")
     publisher = Publisher(config, counters, lambda tgid: services.get(tgid, unknown), clock)
     last = 0
-    flows = make_flows(config, counters, publisher, lambda: last)
+    flows = make_flows(config, counters, publisher)
     publisher.start()
     try:
         for taken in reader:

@@ -36,11 +36,13 @@ class Control:
     def start(self) -> None:
         """Listen. A path that cannot be had costs `status`, nothing else: it is logged."""
         try:
-            self._socket = _listen(self._path)
+            listener = self._socket = _listen(self._path)
         except OSError as error:
             log.warning("`otelauto status` will not work: %s: %s", self._path, error.strerror)
             return
-        threading.Thread(target=self._run, name="otelauto-control", daemon=True).start()
+        threading.Thread(
+            target=self._run, args=(listener,), name="otelauto-control", daemon=True
+        ).start()
 
     def serve(self, report: Callable[[], Report]) -> None:
         """Answer whoever has asked since the last call."""
@@ -53,11 +55,10 @@ class Control:
             self._path.unlink(missing_ok=True)
             self._socket.close()
 
-    def _run(self) -> None:
-        assert self._socket is not None
+    def _run(self, listener: socket.socket) -> None:
         while True:
             try:
-                peer, _ = self._socket.accept()
+                peer, _ = listener.accept()
             except OSError:
                 return  # closed
             with peer:

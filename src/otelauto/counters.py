@@ -18,7 +18,7 @@ class Meaning:
 
 
 class Counters:
-    """Monotonic counters by (meaning, label value). Thread-safe; one lock, uncontended in practice."""
+    """Monotonic counters by (meaning, label value). Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

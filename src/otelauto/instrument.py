@@ -31,7 +31,8 @@ log = logging.getLogger("otelauto")
 
 BUSY_WAIT_S: Final = 0.1
 IDLE_WAIT_S: Final = 0.2
-COUNT_INTERVAL_S: Final = 1.0
+BUSY_COUNT_S: Final = 1.0
+IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
 WARN_INTERVAL_S: Final = 60.0
 
 RECORDS_PRODUCED: Final = Meaning(
@@ -43,8 +44,9 @@ RECORDS_DELIVERED: Final = Meaning(
 RECORDS_DROPPED: Final = Meaning(
     "kernel_records_dropped",
     "What the kernel half could not deliver. ring_full: records, user space was too slow; "
-    "state_refused: segments, a socket had no room for its state (net.core.optmem_max); "
-    "event_ring_full: process events, healed by the next scan of /proc.",
+    "state_refused: segments, no room for a socket's state (net.core.optmem_max); "
+    "event_ring_full: process events, healed by the next scan of /proc; target_refused: children "
+    "of watched processes, the table of targets was full.",
     "reason",
 )
 SEGMENTS_UNREAD: Final = Meaning(
@@ -70,6 +72,7 @@ KERNEL_COUNTERS: Final[dict[abi.Counter, tuple[Meaning, str]]] = {
     abi.Counter.DROP_RING_FULL: (RECORDS_DROPPED, "ring_full"),
     abi.Counter.DROP_STATE_REFUSED: (RECORDS_DROPPED, "state_refused"),
     abi.Counter.DROP_EVENT_RING_FULL: (RECORDS_DROPPED, "event_ring_full"),
+    abi.Counter.DROP_TARGET_REFUSED: (RECORDS_DROPPED, "target_refused"),
     abi.Counter.UNREAD_FAULT: (SEGMENTS_UNREAD, "fault"),
     abi.Counter.UNREAD_COMPAT_TASK: (SEGMENTS_UNREAD, "compat_task"),
     abi.Counter.UNREAD_OTHER_CALL: (SEGMENTS_UNREAD, "other_call"),
@@ -105,9 +108,9 @@ def naming_of(config: Config) -> Naming:
 class Watcher:
     """Discovery and capture, kept in step.
 
-    ``on_gone(tgid)`` is told when the last record of a process was read, ``on_target(target)`` when one is
-    or is described anew. Raises KernelError from the constructor when the kernel, the permissions
-    or /proc do not allow it.
+    ``on_target(tgid, service)`` is told when a process is watched or described anew,
+    ``on_gone(tgid)`` when the last record of one was read. Raises KernelError from the constructor
+    when the kernel, the permissions or /proc do not allow it.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class Watcher:
         config: Config,
         counters: Counters,
         *,
-        on_target: Callable[[Target], None] = lambda target: None,
+        on_target: Callable[[int, Service], None] = lambda tgid, service: None,
         on_gone: Callable[[int], None] = lambda tgid: None,
     ) -> None:
         check_environment()
@@ -139,7 +142,7 @@ class Watcher:
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
         self._gone: list[int] = []
         self._delivered = 0
-        self._next_count = 0.0
+        self._counted_at = 0.0
         self._next_warning = 0.0
         self._warned_drops = 0
         self._lost_events = 0
@@ -159,8 +162,8 @@ class Watcher:
             self._on_gone(tgid)
         self._idle = taken == 0
         now = time.monotonic()
-        if now >= self._next_count:
-            self._next_count = now + COUNT_INTERVAL_S
+        if now - self._counted_at >= (IDLE_COUNT_S if self._idle else BUSY_COUNT_S):
+            self._counted_at = now
             self.count()
             self._warn(now)
         if self.discovery.due(now):
@@ -216,8 +219,7 @@ class Watcher:
             self._gone.append(tgid)
         for target in changes.started:
             self.capture.watch(target.tgid)
-            self.services.add(target)
-            self._on_target(target)
+            self._name(target)
             log.info(
                 "instrumenting service=%s pid=%d reason=%s ports=%s",
                 target.service_name,
@@ -226,8 +228,10 @@ class Watcher:
                 ",".join(map(str, target.ports)) or "-",
             )
         for target in changes.renamed:
-            self.services.add(target)
-            self._on_target(target)
+            self._name(target)
+
+    def _name(self, target: Target) -> None:
+        self._on_target(target.tgid, self.services.add(target))
 
     # ---- counting ----
 

@@ -32,10 +32,11 @@ class Services:
             found = self._gone[tgid][0]
         return found
 
-    def add(self, target: Target) -> None:
+    def add(self, target: Target) -> Service:
         """A process is watched, or is described differently now."""
-        self._by_tgid[target.tgid] = self._service(target)
+        service = self._by_tgid[target.tgid] = self._service(target)
         self._gone.pop(target.tgid, None)
+        return service
 
     def remove(self, tgid: int) -> None:
         """A process is not watched any more."""

@@ -108,13 +108,18 @@ def exchange_all(server: Server, running: Running, directory: Path) -> list[Reco
     return clients
 
 
+def expected_of(server: Server, running: Running, clients: list[Record]) -> list[Expected]:
+    served = traffic.read_lines(running.log)
+    return expectations(clients, served, answers_early=server.features.answers_early)
+
+
 @pytest.mark.parametrize("server", servers.ALL, ids=lambda server: server.name)
 def test_clients_and_server_agree_and_the_comparison_finds_every_lie(
     server: Server, tmp_path: Path
 ) -> None:
     with servers.running(server, tmp_path) as running:
         clients = exchange_all(server, running, tmp_path)
-        expected = expectations(clients, traffic.read_lines(running.log))
+        expected = expected_of(server, running, clients)
         spans = spans_of(expected)
         report = compare(expected, spans)
         assert report.ok, str(report)
@@ -133,7 +138,7 @@ def test_every_exchange_is_one_true_span(
             clients = exchange_all(server, running, tmp_path)
             sides = 3 if running.upstream else 1  # nginx as server, as client; the application
             otelauto.wait_for_spans(sides * traffic.TOTAL)
-        expected = expectations(clients, traffic.read_lines(running.log))
+        expected = expected_of(server, running, clients)
         if running.upstream_log:
             check_both_sides_of_the_proxy(clients, running.upstream_log, otelauto.spans)
             spans = [span for span in otelauto.spans if is_proxys_server_side(span)]

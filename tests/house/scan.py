@@ -141,12 +141,16 @@ def commands(markdown: str) -> list[str]:
     return found
 
 
+def phony(makefile: str) -> list[str]:
+    """The names that a Makefile declares to be no files."""
+    line = re.search(r"^\.PHONY:(.*)$", makefile, flags=re.MULTILINE)
+    return line[1].split() if line else []
+
+
 def targets(makefile: str) -> dict[str, str]:
     """The named targets of a Makefile with their ``## help`` (empty where there is none)."""
-    phony = re.search(r"^\.PHONY:(.*)$", makefile, flags=re.MULTILINE)
-    names = phony[1].split() if phony else []
     found = {}
-    for target in names:
+    for target in phony(makefile):
         rule = re.search(rf"^{re.escape(target)}:.*?(?:##(.*))?$", makefile, flags=re.MULTILINE)
         if rule:
             found[target] = (rule[1] or "").strip()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,16 @@ from tests.house.scan import (
     links,
     meanings,
     name,
+    phony,
     targets,
 )
 
 from otelauto import abi
+from otelauto.cli import parse
+from otelauto.config import Purpose, load
+from otelauto.errors import ConfigError
 from otelauto.export.exporter import Reason
+from otelauto.instrument import KERNEL_COUNTERS
 from otelauto.protocols.http1_describe import INSTRUMENTS
 from otelauto.spans.naming import INSTRUMENTS as NAMES_OF_2023
 
@@ -51,6 +57,19 @@ def test_every_kernel_counter_is_documented() -> None:
     counted = {each.name for each in abi.Counter if each is not abi.Counter.COUNTER_COUNT}
     assert len(counted) > 10
     assert not counted - documented(LOSSES)
+
+
+def test_every_kernel_counter_is_exported() -> None:
+    assert set(KERNEL_COUNTERS) == set(abi.Counter) - {abi.Counter.COUNTER_COUNT}
+    assert len(set(KERNEL_COUNTERS.values())) == len(KERNEL_COUNTERS)
+
+
+def test_every_kernel_reason_is_documented() -> None:
+    for counter, (meaning, label) in KERNEL_COUNTERS.items():
+        rows = [row for row in LOSSES.splitlines() if row.startswith(f"| `{counter.name}` |")]
+        assert len(rows) == 1, counter
+        assert f"`{meaning.name}`" in rows[0]
+        assert not label or f"reason `{label}`" in rows[0]
 
 
 def test_every_counter_is_documented() -> None:
@@ -123,8 +142,9 @@ def test_every_page_of_docs_is_in_its_index() -> None:
 
 
 def missing_targets(text: str, known: dict[str, str]) -> list[str]:
-    """``make`` commands of a text that no target answers."""
-    called = {word for line in commands(text) for word in re.findall(r"\bmake ([a-z]+)", line)}
+    """``make`` commands of a page, in its shell blocks and in code font, that nothing answers."""
+    lines = [*commands(text), *re.findall(r"`(make [a-z]+)`", text)]
+    called = {word for line in lines for word in re.findall(r"\bmake ([a-z]+)", line)}
     return sorted(called - set(known))
 
 
@@ -137,10 +157,54 @@ def test_a_missing_target_is_found() -> None:
     known = targets(".PHONY: demo\n\ndemo: x  ## shows\n\techo\n")
     assert known == {"demo": "shows"}
     assert missing_targets("```sh\n$ make demo\nmake fly\n```", known) == ["fly"]
+    assert missing_targets("run `make demo`, then `make swim`; make haste", known) == ["swim"]
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The arguments of each call of otelauto in the shell blocks of a page."""
+    calls = (re.search(r"(?:^|/)otelauto( .*)$", line) for line in commands(text))
+    words = (shlex.split(call[1].removesuffix("&"), comments=True) for call in calls if call)
+    return [found for found in words if found]
+
+
+@pytest.mark.parametrize("page", files(".md"), ids=name)
+def test_documented_command_lines_are_understood(page: Path) -> None:
+    for arguments in command_lines(page.read_text()):
+        parse(arguments)
+
+
+def test_a_command_line_with_a_wrong_flag_is_found() -> None:
+    (arguments,) = command_lines("```sh\n.venv/bin/otelauto --open-prot 80\n```")
+    with pytest.raises(ConfigError, match="open-prot"):
+        parse(arguments)
+    assert len([a for p in files(".md") for a in command_lines(p.read_text())]) > 5
+
+
+def settings_in(text: str) -> list[str]:
+    """The YAML blocks of a page."""
+    return re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_documented_settings_are_valid(tmp_path: Path) -> None:
+    blocks = [block for page in files(".md") for block in settings_in(page.read_text())]
+    assert len(blocks) >= 2
+    for number, block in enumerate(blocks):
+        file = tmp_path / f"{number}.yml"
+        file.write_text(block)
+        load(file, {"OTLP_TOKEN": "secret"}, {}, Purpose.RUN)
+
+
+def test_an_invalid_setting_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yml"
+    file.write_text(settings_in("```yaml\nebpf:\n  open_prot: 80\n```")[0])
+    with pytest.raises(ConfigError):
+        load(file, {}, {}, Purpose.RUN)
 
 
 def test_every_target_is_explained() -> None:
-    known = targets((ROOT / "Makefile").read_text())
+    makefile = (ROOT / "Makefile").read_text()
+    known = targets(makefile)
+    assert not set(phony(makefile)) - set(known), "declared, and no rule makes it"
     assert {"install", "demo", "test", "check", "bpf", "abi", "bench"} <= set(known)
     text = (ROOT / "CONTRIBUTING.md").read_text()
     assert not [target for target in known if f"`make {target}`" not in text]

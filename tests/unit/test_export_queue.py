@@ -110,6 +110,7 @@ def test_a_defect_costs_one_batch(caplog: pytest.LogCaptureFixture) -> None:
     def handle(batch: list[Span]) -> None:
         calls.append(len(batch))
         if len(calls) == 1:
+            worker.sent(1)
             raise ZeroDivisionError("oops")
         worker.sent(len(batch))
 
@@ -119,8 +120,8 @@ def test_a_defect_costs_one_batch(caplog: pytest.LogCaptureFixture) -> None:
     worker.start()
     worker.close(20)
     assert calls == [4, 3]
-    assert counters.get(LEDGER.dropped, Reason.INTERNAL) == 4
-    assert counters.get(LEDGER.sent) == 3
+    assert counters.get(LEDGER.dropped, Reason.INTERNAL) == 3
+    assert counters.get(LEDGER.sent) == 4
     assert "oops" in caplog.text
 
 
@@ -142,6 +143,29 @@ def test_close_keeps_its_deadline_and_counts_the_rest() -> None:
     assert counters.get(LEDGER.dropped, Reason.SHUTDOWN) == 10
     worker.offer([SPAN])
     assert dropped(counters, LEDGER) == 11
+
+
+def test_a_handle_that_cannot_be_aborted_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "GRACE_S", 0.01)
+    counters = Counters()
+    entered, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def handle(batch: list[Span]) -> None:
+        worker.sent(1)
+        entered.set()
+        go_on.wait(30)
+        worker.sent(len(batch) - 1)
+        done.set()
+
+    worker = worker_of(handle, counters)
+    worker.offer([SPAN] * 9)
+    worker.start()
+    assert entered.wait(20)
+    worker.close(0.01)
+    go_on.set()
+    assert done.wait(20)
+    assert counters.get(LEDGER.sent) == 1
+    assert counters.get(LEDGER.dropped, Reason.SHUTDOWN) == 8
 
 
 def test_a_worker_that_was_never_started_can_be_closed() -> None:

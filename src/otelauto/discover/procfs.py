@@ -49,7 +49,6 @@ class Image(NamedTuple):
 class Stat:
     """The fields of /proc/<pid>/stat that discovery needs. ``starttime`` is in clock ticks."""
 
-    comm: str
     ppid: int
     starttime: int
     image: Image
@@ -96,13 +95,11 @@ class ProcFs:
         if data is None:
             return None
         # The command is in parentheses and may itself hold any byte, parentheses too.
-        opening, closing = data.find(b"("), data.rfind(b")")
-        fields = data[closing + 2 :].split()
+        fields = data[data.rfind(b")") + 2 :].split()
         try:
             if fields[0] in b"ZX" and int(fields[17]) <= 1:
                 return None
             return Stat(
-                comm=_text(data[opening + 1 : closing]),
                 ppid=int(fields[1]),
                 starttime=int(fields[19]),
                 image=Image(int(fields[23]), int(fields[25])),

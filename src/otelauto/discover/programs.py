@@ -138,7 +138,7 @@ _SUBCOMMANDS = _words("run dev serve worker")
 _SERVER_SUFFIX = re.compile(r"(?<=.)\.[aw]sgi$")  # Django's project.wsgi is the project
 
 _EXTENSIONS = _words(
-    ".py .pyc .pyz .js .mjs .cjs .ts .mts .tsx .jsx .rb .ru .php .phar .pl .jar .war .dll .sh"
+    ".py .pyc .pyz .js .mjs .cjs .ts .mts .tsx .jsx .rb .ru .php .phar .pl .jar .war .java .dll .sh"
 )
 _MAIN_FILES = _words("__main__ index")
 _BUILD_DIRECTORIES = _words("dist build src lib out bin public .output server")

@@ -104,7 +104,7 @@ class ProcessTable:
             return None
         known = self.processes.get(tgid)
         if known and known.stat.identity == stat.identity:
-            known.stat = stat  # the parent may have died, the command may have been renamed
+            known.stat = stat  # the parent may have died
             return known
         executable = self.procfs.executable(tgid)
         if executable is None:

@@ -28,6 +28,7 @@ LOG = logging.getLogger("otelauto.export.otlp")
 
 RETRYABLE = frozenset({429, 502, 503, 504})
 MAX_ANSWER = 4 * 1024 * 1024
+MAX_REJECTED = 1 << 63  # an int64 that is negative on the wire looks larger
 DEFAULT_TIMEOUT_MS = 10_000
 GZIP_LEVEL = 1
 
@@ -253,7 +254,7 @@ def _partial_success(data: bytes) -> tuple[int, str]:
                 continue
             for inner, content in fields(value):
                 if inner == 1 and isinstance(content, int):
-                    rejected = content
+                    rejected = content if content < MAX_REJECTED else 0
                 elif inner == 2 and isinstance(content, bytes):
                     message = _shown(content)
     except MalformedError:

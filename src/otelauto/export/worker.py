@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from otelauto.counters import Counters
+from otelauto.counters import Counters, Meaning
 from otelauto.export.exporter import Ledger, Reason, Trouble
 from otelauto.export.queue import BoundedQueue
 from otelauto.spans.span import Span
@@ -18,9 +18,9 @@ Handle = Callable[[list[Span]], None]
 class Worker:
     """The queue, the thread and the book-keeping that exporters of spans share.
 
-    ``handle`` publishes one batch and counts each of its spans as sent or dropped; an exception out
-    of it is a defect: the batch is counted ``internal`` and the thread goes on. ``abort`` is called
-    from the closing thread when the deadline has come while ``handle`` still runs.
+    ``handle`` publishes one batch and counts each of its spans as sent or dropped; an exception
+    out of it is a defect: what it left uncounted is ``internal`` and the thread goes on. ``abort``
+    is called from the closing thread when the deadline has come while ``handle`` still runs.
     """
 
     GRACE_S = 0.5  # for an aborted ``handle`` to count what it gave up
@@ -48,6 +48,9 @@ class Worker:
         self._abort = abort
         self._thread = threading.Thread(target=self._run, name=f"otelauto-{name}", daemon=True)
         self._give_up_at: float | None = None
+        self._lock = threading.Lock()
+        self._in_hand = 0  # spans of the current batch that are not counted yet
+        self._abandoned = False
 
     def start(self) -> None:
         """Start the thread."""
@@ -57,19 +60,19 @@ class Worker:
         """Queue ``spans``; those beyond the room are counted. Never blocks."""
         lost = len(spans) - self._queue.put(spans)
         if lost:
-            self.drop(lost, Reason.QUEUE_FULL)
+            self._counters.add(self._ledger.dropped, lost, Reason.QUEUE_FULL)
 
     def queued(self) -> int:
         """Spans that wait."""
         return len(self._queue)
 
     def sent(self, count: int) -> None:
-        """Count ``count`` spans as published."""
-        self._counters.add(self._ledger.sent, count)
+        """For ``handle``: count ``count`` spans of its batch as published."""
+        self._settle(self._ledger.sent, count)
 
     def drop(self, count: int, reason: Reason) -> None:
-        """Count ``count`` spans as given up."""
-        self._counters.add(self._ledger.dropped, count, reason)
+        """For ``handle``: count ``count`` spans of its batch as given up."""
+        self._settle(self._ledger.dropped, count, reason)
 
     def seconds_left(self) -> float | None:
         """How long ``handle`` may still take; ``None`` unless the exporter is being closed."""
@@ -84,15 +87,32 @@ class Worker:
             self._thread.join(deadline_s)
         left = self._queue.clear()
         if left:
-            self.drop(left, Reason.SHUTDOWN)
+            self._counters.add(self._ledger.dropped, left, Reason.SHUTDOWN)
         if self._thread.is_alive():
             self._abort()
             self._thread.join(self.GRACE_S)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Count what ``handle`` still has in hand as lost; what it says later counts no more."""
+        with self._lock:
+            if self._in_hand:
+                self._counters.add(self._ledger.dropped, self._in_hand, Reason.SHUTDOWN)
+            self._abandoned = True
+
+    def _settle(self, meaning: Meaning, count: int, label: str = "") -> None:
+        with self._lock:
+            if not self._abandoned:
+                self._in_hand -= count
+                self._counters.add(meaning, count, label)
 
     def _run(self) -> None:
         while (batch := self._queue.take(self._batch_size, self._batch_timeout_s)) is not None:
+            with self._lock:
+                self._in_hand = len(batch)
             try:  # the thread must outlive a defect
                 self._handle(batch)
             except Exception as error:
-                self.drop(len(batch), Reason.INTERNAL)
-                self._trouble.report(f"internal error, {len(batch)} spans lost: {error!r}")
+                lost = self._in_hand
+                self.drop(lost, Reason.INTERNAL)
+                self._trouble.report(f"internal error, {lost} spans lost: {error!r}")

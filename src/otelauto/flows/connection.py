@@ -49,6 +49,7 @@ DESYNCS_MAX = 8  # in a row, before the protocol is doubted
 STREAM_EXCHANGES = 32  # after missing bytes, before less is copied again
 
 _TURN_START = int(SegmentFlag.FLAG_TURN_START)
+_TAIL = int(SegmentFlag.FLAG_TAIL)
 _MIDSTREAM = int(SegmentFlag.FLAG_MIDSTREAM)
 _UNKNOWN_ENDS = (Address(Family.INET, ""), Address(Family.INET, ""))
 
@@ -78,9 +79,9 @@ class Connection:
 
     __slots__ = (
         "_applied", "_candidates", "_conversation", "_desyncs", "_endpoint", "_hub",
-        "_midstream", "_recognizer", "_request_direction", "_revised", "_seen", "_serves", "_state",
-        "_streaming", "_turns", "carries", "cookie", "ends", "half_closed", "last_ns", "netns",
-        "sequence", "streams", "tgid",
+        "_midstream", "_recognizer", "_request_direction", "_revised", "_serves", "_state",
+        "_streaming", "_turns", "carries", "cookie", "ends", "half_closed", "last_ns", "missing",
+        "netns", "sequence", "streams", "tgid",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, cookie: int, opening: Opening | None, path: bytes) -> None:
@@ -95,8 +96,8 @@ class Connection:
         self.streams = (ByteStream(), ByteStream())
         self.carries = ""  # protocol, or why the connection is not read
         self.half_closed = False  # the peer has finished
+        self.missing = 0  # records whose numbers were skipped and that may still come
         self._midstream = opening is None
-        self._seen = False
         self._state = State.DETECTING
         self._candidates = [False, False]
         self._turns = 0
@@ -107,16 +108,13 @@ class Connection:
         self._revised = False
         self._endpoint: Endpoint | None = None
         self._streaming = 0  # exchanges still to be copied whole
-        self._applied = self._verdict_at_opening()
+        self._applied: Verdict | None = None  # the connection's own, which beats its endpoint's
         self._serves = opening is not None and opening.role == SocketRole.ROLE_SERVER
 
-    def _verdict_at_opening(self) -> Verdict | None:
-        for serves in (True, False):
-            key = key_of(self.netns, *self.ends, serves)
-            verdict = self._hub.endpoints.opened(key, self.last_ns)
-            if verdict is not None:
-                return verdict
-        return None
+    def reopen(self, opening: Opening, path: bytes) -> None:
+        """The opening came late: the ring had no room for it before."""
+        self.ends = ends(opening, path)
+        self.netns = opening.netns
 
     @property
     def ignored(self) -> bool:
@@ -128,6 +126,11 @@ class Connection:
         """Whether the watched process answers here, as far as is known."""
         return self._serves
 
+    def missed(self) -> None:
+        """A record was lost."""
+        if self._conversation is not None:
+            self._conversation.missed()
+
     def waits(self) -> bool:
         """Whether silence would finish something."""
         return self._conversation is not None and self._conversation.waits()
@@ -138,15 +141,18 @@ class Connection:
         self.tgid = segment.tgid
         if self._state is State.IGNORED:
             return
-        boundary = not self._seen or segment.flags & _TURN_START != 0
-        self._seen = True
+        boundary = segment.flags & _TURN_START != 0
         if segment.flags & _MIDSTREAM:
             self._midstream = True
         try:
-            _append(self.streams[segment.direction], segment, payload)
-            if self._conversation is not None:
+            stream, conversation = self.streams[segment.direction], self._conversation
+            jumped = stream.end < segment.offset > stream.position
+            _append(stream, segment, payload)
+            if conversation is not None:
                 role = Role.REQUEST if self._is_request(segment) else Role.RESPONSE
-                self._follow(self._conversation, role, segment, boundary)
+                if jumped and not conversation.bears_hole(role):
+                    raise Desync("bytes are missing")
+                self._follow(conversation, role, segment, boundary)
                 return
         except Desync:
             self._lose(segment, payload)
@@ -171,16 +177,17 @@ class Connection:
             self._seek(segment, boundary)
         except Desync:
             self._lose(segment, payload)
-            self.streams[segment.direction].discard()
+            if not self.ignored:
+                self.streams[segment.direction].discard()
 
     def _seek(self, segment: Segment, boundary: bool) -> None:
         direction = segment.direction
         stream = self.streams[direction]
-        if not self._candidates[direction]:
-            if not boundary:
-                stream.discard()
-                return
+        if boundary:
             stream.skip_to(segment.offset)
+        elif not self._candidates[direction]:
+            stream.discard()
+            return
         window = stream.window()
         at_start = stream.position == 0 and not self._midstream
         recognizer, likeness = self._likeness(window, at_start)
@@ -249,8 +256,12 @@ class Connection:
         self._desyncs += 1
         self._candidates = [False, False]
         if conversation is not None:
+            tunnel = conversation.may_be_tunnel()
             conversation.finish("lost", None)
             self._conversation = None
+            if tunnel:
+                self._ignore("upgraded")
+                return
             self._copy_all()
         self.streams[1 - segment.direction].discard()
         stream = self.streams[segment.direction]
@@ -274,9 +285,14 @@ class Connection:
     def _copy_all(self) -> None:
         """Bytes were missing where less than all of them is copied: ask for all, for a while."""
         self._streaming = STREAM_EXCHANGES
-        if self._applied is not None and self._applied.mode == CaptureMode.MODE_HEADS:
-            self._applied = Verdict(CaptureMode.MODE_STREAM, connection=self.cookie)
-            self._hub.endpoints.say(self._applied)
+        if self._applied is None or self._applied.mode != CaptureMode.MODE_STREAM:
+            self._say(Verdict(CaptureMode.MODE_STREAM))
+
+    def _say(self, verdict: Verdict) -> None:
+        self._applied = verdict
+        self._hub.endpoints.say(
+            Verdict(verdict.mode, verdict.want, verdict.start, connection=self.cookie)
+        )
 
     def _ignore(self, carries: str) -> None:
         """Read nothing any more, and have nothing copied."""
@@ -286,7 +302,7 @@ class Connection:
         self.carries = carries
         self.streams = (ByteStream(), ByteStream())
         hub.counters.add(meanings.CONNECTIONS_UNREAD, label=carries)
-        hub.endpoints.say(Verdict(CaptureMode.MODE_NOTHING, connection=self.cookie))
+        self._say(Verdict(CaptureMode.MODE_NOTHING))
         hub.unread(self)
 
     def ending(self, segment: Segment) -> bool:
@@ -350,7 +366,6 @@ class Connection:
         side = Side.SERVER if self._request_direction == 0 else Side.CLIENT
         said = parser.describe(side, self.ends, request, response)
         end_ns = self.last_ns
-        hub.counters.add(meanings.EXCHANGES)
         if incomplete is None and response is not None:
             end_ns = response.end_ns
             self._learn(request, response, entry.pipelined)
@@ -381,7 +396,11 @@ class Connection:
         )
 
     def _learn(self, request: Message, response: Message, pipelined: bool) -> None:
-        """Tell the endpoint of a whole exchange; pass its verdict on to this connection."""
+        """Tell the endpoint of a whole exchange.
+
+        Its verdict has to be passed on to a connection that had one of its own, or whose endpoint
+        the kernel half does not know (AF_UNIX).
+        """
         endpoint = self._endpoint
         self._desyncs = 0
         if endpoint is None:
@@ -389,17 +408,13 @@ class Connection:
         heads = (request.head_size, response.head_size)
         cut = (request.truncated, response.truncated)
         self._hub.endpoints.learn(endpoint, heads, cut, pipelined)
+        own = self._applied is not None or endpoint.key is None
         if self._streaming:
             self._streaming -= 1
-        elif endpoint.verdict is not self._applied and endpoint.verdict is not None:
-            before, told = self._applied, endpoint.verdict
-            self._applied = told
-            if before is not None or told.mode != CaptureMode.MODE_STREAM:
-                self._hub.endpoints.say(
-                    Verdict(told.mode, told.want, told.start, connection=self.cookie)
-                )
+        elif own and endpoint.verdict is not None and endpoint.verdict is not self._applied:
+            self._say(endpoint.verdict)
 
 
 def _append(stream: ByteStream, segment: Segment, payload: bytes) -> None:
-    tail = segment.tail if segment.flags & SegmentFlag.FLAG_TAIL else b""
+    tail = segment.tail if segment.flags & _TAIL else b""
     stream.append(segment.offset, segment.length, payload, tail, segment.time, segment.tcp_sequence)

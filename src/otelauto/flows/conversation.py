@@ -88,6 +88,21 @@ class Conversation:
         """Whether silence would finish something."""
         return bool(self._held or (self._pending and self._pending[0].response is not None))
 
+    def missed(self) -> None:
+        """A record of the connection was lost."""
+        for half in (self.requests, self.responses):
+            if half.message is not None:
+                half.message.inexact = half.message.endless
+
+    def may_be_tunnel(self) -> bool:
+        """Whether a response that changes the protocol may be among the bytes that are missing."""
+        return any(entry.request.may_upgrade for entry in self._pending)
+
+    def bears_hole(self, role: Role) -> bool:
+        """Whether bytes that nobody saw can pass in a direction without hiding a message."""
+        message = (self.requests if role is Role.REQUEST else self.responses).message
+        return message is not None and message.endless
+
     def received(self, role: Role, segment: Segment, boundary: bool) -> None:
         """Go on with a direction to which ``segment`` was appended.
 
@@ -99,26 +114,26 @@ class Conversation:
             boundary = boundary and answered
         else:
             half = self.responses
-            boundary = len(self._pending) > 1
+            boundary = len(self._pending) > 1 and not half.candidate
         message = half.message
         if message is not None and message.open_ended:
             if not (boundary or half.candidate):
                 self.parser.advance(message, half.stream)
                 return
-            if self._undecided(half, message, segment.offset):
+            if boundary:
+                half.stream.skip_to(segment.offset)
+            if self._undecided(half, message):
                 return
         if role is Role.REQUEST:
             self._read_requests(segment)
         else:
             self._read_responses(segment)
 
-    def _undecided(self, half: Half, message: Message, offset: int) -> bool:
+    def _undecided(self, half: Half, message: Message) -> bool:
         """Look whether the next message begins where ``half`` reads one with an open end.
 
         If so, that one is settled. ``True``: more bytes are needed to tell.
         """
-        if not half.candidate:
-            half.stream.skip_to(offset)
         likeness = self._recognizer.recognize(half.stream.window(), False)
         half.candidate = likeness is Likeness.MAYBE and not half.stream.hole()
         if likeness.value == half.role.value:
@@ -289,6 +304,8 @@ class Conversation:
                 self._pop()
         while self._pending:
             entry = self._pending.popleft()
+            if reason == "lost":
+                entry.request.inexact = True  # a response that ended it early may be lost
             if not self._certain:
                 entry.response = None  # it may be another's
             self._publish(self.parser, entry, reason)

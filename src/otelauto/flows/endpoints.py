@@ -8,7 +8,6 @@ pipelined request or a head that did not fit takes that back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from otelauto.abi import AbiLimit, CaptureMode
@@ -20,8 +19,6 @@ WANT_REQUEST = 8192  # a traceparent may stand at the end of a long head
 WANT_RESPONSE_MIN = 1024
 WANT_RESPONSE_MAX = 8192
 ENDPOINTS_MAX = 4096
-# A connection opened up to this long after a verdict was taken may have missed it.
-SETTLING_NS = 1_000_000_000
 
 Key = tuple[int, Address, bool]  # netns inode, address, is local
 
@@ -40,7 +37,6 @@ class Endpoint:
     largest_response: int = 0
     want_request: int = WANT_REQUEST
     verdict: Verdict | None = None
-    settled_ns: int = 0
 
 
 def key_of(netns: int, local: Address, peer: Address, serves: bool) -> Key | None:
@@ -59,10 +55,8 @@ def _power_of_two(number: int) -> int:
 class Endpoints:
     """The bounded table of endpoints, and the verdicts that have not been taken yet."""
 
-    def __init__(self, now: Callable[[], int]) -> None:
-        self._now = now
-        self._known: dict[tuple[Key, int, bytes], Endpoint] = {}
-        self._by_key: dict[Key, Endpoint] = {}
+    def __init__(self) -> None:
+        self._known: dict[Key, Endpoint] = {}
         self._verdicts: list[Verdict] = []
 
     def take(self) -> list[Verdict]:
@@ -74,25 +68,15 @@ class Endpoints:
         """Queue a verdict."""
         self._verdicts.append(verdict)
 
-    def opened(self, key: Key | None, time: int) -> Verdict | None:
-        """The verdict that a connection opened at ``time`` (ns) is already under, if any."""
-        endpoint = self._by_key.get(key) if key is not None else None
-        if endpoint is None or time < endpoint.settled_ns:
-            return None
-        return endpoint.verdict
-
     def find(self, key: Key | None, request_direction: int, start: bytes) -> Endpoint:
         """The endpoint of a connection that carries requests in ``request_direction``."""
         if key is None:
             return Endpoint(None, request_direction, start)
-        full = (key, request_direction, start)
-        endpoint = self._known.get(full)
-        if endpoint is None:
+        endpoint = self._known.get(key)
+        if endpoint is None or endpoint.start != start:
             if len(self._known) >= ENDPOINTS_MAX:
-                oldest = next(iter(self._known))
-                del self._known[oldest]
-                self._by_key.pop(oldest[0], None)
-            endpoint = self._known[full] = Endpoint(key, request_direction, start)
+                del self._known[next(iter(self._known))]
+            endpoint = self._known[key] = Endpoint(key, request_direction, start)
         return endpoint
 
     def learn(
@@ -120,7 +104,7 @@ class Endpoints:
 
     def _unlearn(self, endpoint: Endpoint) -> None:
         endpoint.plain = 0
-        if endpoint.verdict is not None and endpoint.verdict.mode == CaptureMode.MODE_HEADS:
+        if endpoint.verdict is None or endpoint.verdict.mode == CaptureMode.MODE_HEADS:
             endpoint.needed = min(endpoint.needed * 8, RELEARN_MAX)
             self._decide(endpoint, Verdict(CaptureMode.MODE_STREAM, endpoint=endpoint.key))
 
@@ -135,8 +119,5 @@ class Endpoints:
 
     def _decide(self, endpoint: Endpoint, verdict: Verdict) -> None:
         endpoint.verdict = verdict
-        if endpoint.key is None:
-            return
-        endpoint.settled_ns = self._now() + SETTLING_NS
-        self._by_key[endpoint.key] = endpoint
-        self.say(verdict)
+        if endpoint.key is not None:
+            self.say(verdict)

@@ -27,6 +27,7 @@ CONNECTIONS_MAX = 32768
 EVICTION_SAMPLE = 64
 UNREAD_MAX = 1024
 _SEQUENCE_BITS = 32
+_SEGMENT = int(RecordKind.RECORD_SEGMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +56,19 @@ class Flows:
         protocols: tuple[Recognizer, ...],
         counters: Counters,
         deliver: Callable[[Exchange], None],
-        now: Callable[[], int],
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
-        """``now`` is the boot clock in ns; ``deliver`` gets every exchange once."""
+        """``deliver`` gets every exchange once."""
         self._counters = counters
-        self._now = now
         self._connections_max = connections_max
-        self._endpoints = Endpoints(now)
-        self._hub = Hub(protocols, counters, deliver, self._endpoints, self._note_unread)
+        self._endpoints = Endpoints()
+        self._hub = Hub(protocols, counters, self._hand_on, self._endpoints, self._note_unread)
+        self._deliver = deliver
+        self._delivered = 0  # since the last tick
         self._connections: dict[int, Connection] = {}
         self._waiting: dict[int, tuple[Connection, Segment]] = {}
         self._unread: dict[tuple[str, str], int] = {}
+        self._gaps: dict[int, Connection] = {}
         self._swept_ns = 0
 
     def feed(self, record: memoryview | bytes) -> None:
@@ -81,27 +83,33 @@ class Flows:
             return
         connection = self._connections.get(head.connection)
         if connection is None:
-            if head.kind == RecordKind.RECORD_ENDING:
+            if head.kind != _SEGMENT:
                 return
             self._counters.add(meanings.OPENINGS_MISSING)
             connection = self._add(Connection(self._hub, head.connection, None, b""))
-        elif connection.sequence != head.sequence:
-            self._count_lost(connection.sequence, head.sequence)
-        connection.sequence = (head.sequence + 1) % (1 << _SEQUENCE_BITS)
-        if head.kind == RecordKind.RECORD_SEGMENT:
+            connection.sequence = head.sequence + 1
+        elif connection.sequence == head.sequence:
+            connection.sequence += 1
+        else:
+            self._note_gap(connection, head.sequence)
+        if head.kind == _SEGMENT:
             connection.segment(head, payload)
             if connection.waits():
                 self._waiting[head.connection] = (connection, head)
         elif connection.ending(head):
             self._remove(head.connection)
 
+    def _hand_on(self, exchange: Exchange) -> None:
+        self._delivered += 1
+        self._deliver(exchange)
+
     def _open(self, opening: Opening, path: bytes) -> None:
-        before = self._connections.get(opening.connection)
-        if before is not None:
-            # A cookie is never used twice: records are out of order.
-            self._counters.add(meanings.RECORDS_BAD, label="opened twice")
+        known = self._connections.get(opening.connection)
+        if known is None:
+            self._add(Connection(self._hub, opening.connection, opening, path))
             return
-        self._add(Connection(self._hub, opening.connection, opening, path))
+        self._note_gap(known, opening.sequence)
+        known.reopen(opening, path)
 
     def _add(self, connection: Connection) -> Connection:
         if len(self._connections) >= self._connections_max:
@@ -110,8 +118,10 @@ class Flows:
         return connection
 
     def _remove(self, cookie: int) -> None:
-        self._connections.pop(cookie, None)
+        connection = self._connections.pop(cookie, None)
         self._waiting.pop(cookie, None)
+        if connection is not None and self._gaps.pop(cookie, None) is not None:
+            self._count_lost(connection)
 
     def _evict(self) -> None:
         """Forget the connection that has been idle longest of a few of the oldest."""
@@ -123,18 +133,36 @@ class Flows:
         self._remove(cookie)
         self._counters.add(meanings.CONNECTIONS_EXPIRED, label=reason)
 
-    def _count_lost(self, expected: int, found: int) -> None:
-        lost = (found - expected) % (1 << _SEQUENCE_BITS)
-        if lost < 1 << (_SEQUENCE_BITS - 1):
-            self._counters.add(meanings.RECORDS_LOST, lost)
+    def _note_gap(self, connection: Connection, found: int) -> None:
+        """``found`` is not the record number that was expected.
+
+        Two threads that use a connection at once may number their records in one order and put
+        them into the ring in the other. So a gap is counted when it has stayed open for a while.
+        """
+        ahead = (found - connection.sequence) % (1 << _SEQUENCE_BITS)
+        if ahead < 1 << (_SEQUENCE_BITS - 1):
+            connection.missing += ahead
+            connection.sequence = (found + 1) % (1 << _SEQUENCE_BITS)
+            if ahead:
+                connection.missed()
+                self._gaps[connection.cookie] = connection
+        elif connection.missing:
+            connection.missing -= 1
         else:
             self._counters.add(meanings.RECORDS_BAD, label="sequence")
+
+    def _count_lost(self, connection: Connection) -> None:
+        if connection.missing:
+            self._counters.add(meanings.RECORDS_LOST, connection.missing)
+            connection.missing = 0
 
     def tick(self, now_ns: int) -> None:
         """Publish what only time can finish and forget idle connections.
 
         Call it after each drain: silence is judged by the records that were fed.
         """
+        self._counters.add(meanings.EXCHANGES, self._delivered)
+        self._delivered = 0
         for cookie, (connection, segment) in list(self._waiting.items()):
             silence = now_ns - connection.last_ns
             if silence >= QUIET_NS:
@@ -143,6 +171,10 @@ class Flows:
                 connection.stalled(segment)
             if not connection.waits():
                 del self._waiting[cookie]
+        for cookie, connection in list(self._gaps.items()):
+            if now_ns - connection.last_ns >= QUIET_NS:
+                del self._gaps[cookie]
+                self._count_lost(connection)
         if now_ns - self._swept_ns >= SWEEP_NS:
             self._swept_ns = now_ns
             self._sweep(now_ns)

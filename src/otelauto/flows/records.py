@@ -10,6 +10,9 @@ from otelauto.flows.vocabulary import Address, Family
 
 _MAPPED_IPV4 = b"\0" * 10 + b"\xff\xff"  # RFC 4291, section 2.5.5.2
 
+_SEGMENT_KINDS = (int(RecordKind.RECORD_SEGMENT), int(RecordKind.RECORD_ENDING))
+_CAPTURE_MAX = int(AbiLimit.CAPTURE_MAX)
+
 
 class BadRecordError(ValueError):
     """A record that is not as bpf/abi.h says; the message is a short reason for the counter."""
@@ -23,10 +26,10 @@ def decode(record: memoryview | bytes) -> tuple[Opening | Segment, bytes]:
     if not len(record):
         raise BadRecordError("empty")
     kind = record[0]
+    if kind in _SEGMENT_KINDS:
+        return _segment(record)
     if kind == RecordKind.RECORD_OPENING:
         return _opening(record)
-    if kind in (RecordKind.RECORD_SEGMENT, RecordKind.RECORD_ENDING):
-        return _segment(record)
     raise BadRecordError("kind")
 
 
@@ -46,7 +49,7 @@ def _segment(record: memoryview | bytes) -> tuple[Segment, bytes]:
     segment = Segment._make(SEGMENT.unpack_from(record))
     captured = segment.captured
     end = SEGMENT.size + captured
-    if captured > segment.length or captured > AbiLimit.CAPTURE_MAX or end > len(record):
+    if captured > segment.length or captured > _CAPTURE_MAX or end > len(record):
         raise BadRecordError("captured length")
     if segment.direction > 1:
         raise BadRecordError("direction")

@@ -120,7 +120,7 @@ class ByteStream:
     def rewind(self) -> None:
         """Take back what was skipped beyond ``end``; no byte there can be known yet."""
         if self.position > self.end:
-            self.position = self._start = self.end
+            self.discard()
 
     def skip_to(self, offset: int) -> None:
         """Move ``position`` forward to ``offset``; not back."""

@@ -205,7 +205,7 @@ class Message:
     ``start`` is the stream offset of its first byte. A message is ``complete`` when its last byte
     has passed; then ``end_ns`` is when. An ``open_ended`` message does not tell its own end (cut
     short, lost framing): whoever follows the connection settles it by what comes next, and by
-    silence only if ``may_be_over``.
+    silence only if ``may_be_over``. An ``endless`` one takes everything until its direction ends.
     """
 
     start: int
@@ -216,7 +216,10 @@ class Message:
     complete: bool = False
     open_ended: bool = False
     may_be_over: bool = False
+    endless: bool = False
     truncated: bool = False  # the head was longer than what was captured of it
+    may_upgrade: bool = False  # a request after whose response the protocol may be another
+    inexact: bool = False  # records were lost meanwhile: claim no size
 
 
 M = TypeVar("M", bound=Message)

@@ -7,6 +7,7 @@ import mmap
 import select
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -66,9 +67,13 @@ class Capture:
                 "use a kernel built with CONFIG_DEBUG_INFO_BTF, as Debian's and Ubuntu's are",
             )
         self._cpus = library().call("libbpf_num_possible_cpus")
-        self._sockets = BpfObject("sockets")
-        self._processes = BpfObject("procs")
-        self.probes = self._load(wanted)
+        with ExitStack() as undo:
+            self._sockets = BpfObject("sockets")
+            undo.callback(self._sockets.close)
+            self._processes = BpfObject("procs")
+            undo.callback(self._processes.close)
+            self.probes = self._load(wanted)
+            undo.pop_all()
         self.tier = "A (socket tracepoints)"
         self._records = Ring(self._sockets.map_fd("records"), DATA_RING)
         self._events = Ring(self._sockets.map_fd("events"), EVENT_RING)

@@ -111,8 +111,8 @@ class Http1Parser:
         """A request whose head will not become whole: at least its first line must be there."""
         if stream.end <= stream.position or b"\n" not in stream.window():
             return None
-        start = stream.position
-        return _request(stream, stream.window(), start, truncated=True)
+        data = stream.window()
+        return _request(stream, data, len(data), truncated=True)
 
     def _read_response(self, stream: Stream, request: Http1Message) -> Http1Message | None:
         while True:
@@ -134,11 +134,9 @@ class Http1Parser:
         tunnel = request.method == b"CONNECT" and response.status // 100 == 2
         if tunnel or response.status == _SWITCHING_PROTOCOLS:
             self.upgraded = True
-            response.framing, response.declared = Framing.NONE, None
-            response.open_ended = response.may_be_over = False
+            _without_body(response)
         elif not response.truncated and (request.method == b"HEAD" or response.status in _NO_BODY):
-            response.open_ended = response.may_be_over = False
-            response.framing, response.declared = Framing.NONE, None
+            _without_body(response)
         begin_body(response, stream)
 
     def advance(self, message: Http1Message, stream: Stream) -> None:
@@ -173,7 +171,7 @@ class Http1Parser:
 
 
 def _head(stream: Stream) -> tuple[bytes, int, bool] | None:
-    """(lines, start offset, whether cut short) of the head at the position, which is moved behind.
+    """(lines, size, whether cut short) of the head that begins at the position.
 
     ``None``: more bytes are needed. Raises Desync if they cannot come.
     """
@@ -183,19 +181,17 @@ def _head(stream: Stream) -> tuple[bytes, int, bool] | None:
         blank = len(data) - len(data.lstrip(b"\r\n"))
         stream.skip(blank)
         data = stream.window()
-    start = stream.position
     end = find_end(data)
     if end is not None:
-        stream.skip(end[1])
-        return data[: end[0]], start, False
+        return data[: end[0]], end[1], False
     if not stream.hole() and len(data) < HEAD_MAX:
         if data and likeness(data) is Likeness.NO:
             raise Desync("not a head")
         return None
-    return data, start, True
+    return data, len(data), True
 
 
-def _request(stream: Stream, lines: bytes, start: int, truncated: bool) -> Http1Message:
+def _request(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1Message:
     head = Head(_whole_lines(lines) if truncated else lines)
     line = head.start_line()
     parts = split_request_line(line)
@@ -204,10 +200,10 @@ def _request(stream: Stream, lines: bytes, start: int, truncated: bool) -> Http1
     if parts is None:
         raise Desync("not a request line")
     message = Http1Message(
-        start,
-        stream.time_at(start),
-        stream.sequence_at(start),
-        stream.position - start,
+        stream.position,
+        stream.time_at(stream.position),
+        stream.sequence_at(stream.position),
+        size,
         role=Role.REQUEST,
         version=parts[2],
         method=parts[0],
@@ -215,11 +211,16 @@ def _request(stream: Stream, lines: bytes, start: int, truncated: bool) -> Http1
         host=head.value(b"\nhost:"),
         user_agent=head.value(b"\nuser-agent:"),
     )
-    if head.value(b"\ntraceparent:") is not None:
-        contexts = map(traceparent.parse, head.values(b"\ntraceparent:"))
-        message.parent = next((context for context in contexts if context), None)
+    message.may_upgrade = message.method == b"CONNECT" or head.value(b"\nupgrade:") is not None
+    for value in head.values(b"\ntraceparent:"):
+        message.parent = traceparent.parse(value)
+        if message.parent is not None:
+            break
+    stream.skip(size)
     if truncated:
-        _cut(message, stream, len(lines))
+        message.truncated = True
+        leave_open(message)
+        begin_body(message, stream)
         return message
     expect = head.value(b"\nexpect:")
     message.expects_continue = expect is not None and expect.lower() == b"100-continue"
@@ -228,39 +229,37 @@ def _request(stream: Stream, lines: bytes, start: int, truncated: bool) -> Http1
     return message
 
 
-def _response(stream: Stream, lines: bytes, start: int, truncated: bool) -> Http1Message:
+def _response(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1Message:
     head = Head(_whole_lines(lines) if truncated else lines)
     parts = status_of(head.start_line())
     if parts is None:
         raise Desync("not a status line")
     message = Http1Message(
-        start,
-        stream.time_at(start),
-        stream.sequence_at(start),
-        stream.position - start,
+        stream.position,
+        stream.time_at(stream.position),
+        stream.sequence_at(stream.position),
+        size,
         role=Role.RESPONSE,
         version=parts[0],
         status=parts[1],
     )
+    stream.skip(size)
     if truncated:
-        _cut(message, stream, len(lines))
+        message.truncated = True
+        leave_open(message)
     else:
         frame(message, head)
     return message
 
 
+def _without_body(response: Http1Message) -> None:
+    response.framing, response.declared = Framing.NONE, None
+    response.open_ended = response.may_be_over = response.endless = False
+
+
 def _whole_lines(lines: bytes) -> bytes:
     """The lines up to the last line end: what follows may be cut anywhere."""
     return lines[: lines.rfind(b"\n") + 1]
-
-
-def _cut(message: Http1Message, stream: Stream, known: int) -> None:
-    """The head is longer than what is known of it; ``known`` bytes count as its size."""
-    message.truncated = True
-    message.head_size = known
-    leave_open(message)
-    stream.skip(known)
-    begin_body(message, stream)
 
 
 def _cut_request_line(line: bytes) -> tuple[bytes, bytes, str] | None:

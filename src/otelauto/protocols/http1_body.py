@@ -57,7 +57,7 @@ class Http1Message(Message):
 
     def body_size(self) -> int | None:
         """The exact size of the body; ``None`` where it is not known or there is none."""
-        if not self.complete or self.open_ended:
+        if not self.complete or self.open_ended or self.inexact:
             return None
         if self.framing is Framing.CHUNKED:
             return self.decoded
@@ -72,10 +72,11 @@ def content_length(head: Head) -> int | None:
     Raises:
         ValueError: not a number, or values that differ.
     """
-    first = head.value(b"\ncontent-length:")
-    if first is None:
-        return None
     values = head.values(b"\ncontent-length:")
+    if not values:
+        return None
+    if len(values) == 1 and values[0].isdigit():
+        return _decimal(values[0])
     numbers = {item.strip(b" \t") for value in values for item in value.split(b",")}
     lengths = {_decimal(number) for number in numbers}
     if len(lengths) != 1:
@@ -91,9 +92,10 @@ def _decimal(digits: bytes) -> int:
 
 def transfer_codings(head: Head) -> list[bytes]:
     """The transfer codings in order, lower case; empty without the field."""
-    if head.value(b"\ntransfer-encoding:") is None:
+    values = head.values(b"\ntransfer-encoding:")
+    if not values:
         return []
-    items = b",".join(head.values(b"\ntransfer-encoding:")).lower().split(b",")
+    items = b",".join(values).lower().split(b",")
     codings = [item.partition(b";")[0].strip(b" \t") for item in items]
     return [coding for coding in codings if coding not in (b"", b"identity")]
 
@@ -105,7 +107,7 @@ def frame(message: Http1Message, head: Head) -> None:
         if codings[-1] == b"chunked":
             message.framing = Framing.CHUNKED
         elif message.role is Role.RESPONSE:
-            message.framing = Framing.CLOSE
+            _run_to_close(message)
         else:
             leave_open(message)
         return
@@ -117,7 +119,12 @@ def frame(message: Http1Message, head: Head) -> None:
     if length is not None:
         message.framing, message.declared = Framing.LENGTH, length
     elif message.role is Role.RESPONSE:
-        message.framing = Framing.CLOSE
+        _run_to_close(message)
+
+
+def _run_to_close(message: Http1Message) -> None:
+    message.framing = Framing.CLOSE
+    message.endless = True
 
 
 def leave_open(message: Http1Message) -> None:

@@ -187,7 +187,7 @@ def _add_size(attributes: Attributes, half: str, message: Http1Message) -> None:
     size = message.body_size()
     if size is not None:
         attributes[f"http.{half}.body.size"] = size
-    elif message.open_ended or not message.complete:
+    elif message.open_ended or message.inexact or not message.complete:
         attributes[f"otelauto.http.{half}.wire_size"] = message.wire_size
 
 

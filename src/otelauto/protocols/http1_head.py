@@ -18,6 +18,7 @@ KNOWN_METHODS = {
 }  # fmt: skip
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _CONTROLS = bytes((*range(0x20), 0x7F))
+_CAPITALS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-_")
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _RESPONSE = b"HTTP/1."
 _STATUS_LINE_MIN = 12  # HTTP/1.1 200
@@ -46,14 +47,13 @@ class Head:
 
     def values(self, key: bytes) -> list[bytes]:
         """All values of a field, in order; ``key`` as for :meth:`value`."""
-        pieces = self._lower.split(key)
         values: list[bytes] = []
-        start = len(pieces[0])
-        for piece in pieces[1:]:
-            start += len(key)
+        found = self._lower.find(key)
+        while found >= 0:
+            start = found + len(key)
             end = self.raw.find(b"\n", start)
             values.append((self.raw[start:end] if end >= 0 else self.raw[start:]).strip(_SPACES))
-            start += len(piece)
+            found = self._lower.find(key, start) if end >= 0 else -1
         return values
 
     def start_line(self) -> bytes:
@@ -98,11 +98,21 @@ def split_request_line(line: bytes) -> tuple[bytes, bytes, str] | None:
     return method, target, version
 
 
+def _usual(method: bytes) -> bool:
+    """Whether methods are spelt so: for recognising, a token is too little."""
+    return len(method) <= METHOD_MAX and _CAPITALS.issuperset(method)
+
+
 def is_method(method: bytes) -> bool:
     """Whether ``method`` is a token of sensible length."""
     if method in KNOWN_METHODS:
         return True
-    return 0 < len(method) <= METHOD_MAX and _TOKEN.issuperset(method)
+    return len(method) <= METHOD_MAX and is_token(method)
+
+
+def is_token(word: bytes) -> bool:
+    """Whether ``word`` is a token (RFC 9110, section 5.6.2)."""
+    return bool(word) and _TOKEN.issuperset(word)
 
 
 def _plausible_target(target: bytes) -> bool:
@@ -133,7 +143,8 @@ def likeness(head: bytes) -> Likeness:
     line = head[start:newline].rstrip(b"\r")
     if line.startswith(_RESPONSE):
         return Likeness.RESPONSE if status_of(line) else Likeness.NO
-    return Likeness.REQUEST if split_request_line(line) else Likeness.NO
+    parts = split_request_line(line)
+    return Likeness.REQUEST if parts and _usual(parts[0]) else Likeness.NO
 
 
 def _likeness_of_part(line: bytes) -> Likeness:
@@ -145,6 +156,6 @@ def _likeness_of_part(line: bytes) -> Likeness:
     method, space, target = line.partition(b" ")
     if not method:
         return Likeness.NO if space else Likeness.MAYBE
-    if not (is_method(method) or _RESPONSE.startswith(method)):
+    if not (_usual(method) or _RESPONSE.startswith(method)):
         return Likeness.NO
     return Likeness.MAYBE if _plausible_target(target.rstrip(b"\r")) else Likeness.NO

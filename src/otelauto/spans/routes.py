@@ -24,7 +24,7 @@ DEFAULT_MAX_ROUTES = 100
 ROUTES_OVERFLOWED = Meaning(
     "routes_overflowed",
     "Requests reported with the route `other`, because their service has its full number of routes"
-    " (limits.max_routes); give patterns under routes.patterns.",
+    " (limits.routes_per_service); give patterns under routes.patterns.",
 )
 
 _PARAMETER = re.compile(r":\w*\Z|\{\w*\}\Z")

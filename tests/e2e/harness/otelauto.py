@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -52,7 +53,8 @@ class Otelauto:
         output = self.process.popen.stdout
         assert output is not None
         with output:
-            self.spans.extend(json.loads(line) for line in output)
+            # A line without an end is what a killed one had begun to print.
+            self.spans.extend(json.loads(line) for line in output if line.endswith(b"\n"))
 
     def wait_ready(self, seconds: float = 20.0) -> None:
         self.process.wait_for(lambda: READY in self.process.stderr(), "otelauto is ready", seconds)
@@ -75,9 +77,9 @@ class Otelauto:
             if self.process.popen.poll() is not None:
                 raise
 
-    def stop(self) -> int:
+    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
         """Ends it; after that ``spans`` is everything that it ever printed."""
-        code = self.process.stop()
+        code = self.process.stop(sent)
         self._reader.join(10)
         wait_until(lambda: not self._reader.is_alive(), "its output is read to the end")
         return code

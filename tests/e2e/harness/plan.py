@@ -21,20 +21,23 @@ from typing import Any
 Planned = dict[str, Any]
 
 BODY_SIZES = (1, 10, 99, 255, 256, 257, 1000, 4096, 5000, 16_384, 16_385, 100_000)
+STATUSES = (201, 304, 404, 500)
 SMALL_UPLOADS = (1, 30, 60)
 LARGE_UPLOADS = (3000, 40_000)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a server can do with a request beyond the common ground."""
+    """What a server does with a request beyond the common ground.
+
+    ``answers_early``: it may answer a request whose body it has not read, and discard that after.
+    """
 
     pipelining: bool = True
-    expect: bool = True
-    statuses: tuple[int, ...] = (201, 304, 404, 500)
+    answers_early: bool = False
 
 
-def _kinds(rng: random.Random, features: Features) -> Planned:
+def _kinds(rng: random.Random) -> Planned:
     """One request without id, connection and style."""
     kind = rng.choices(
         ("items", "echo", "upload", "chunked", "big", "head", "delete", "status", "slow", "close"),
@@ -52,7 +55,7 @@ def _kinds(rng: random.Random, features: Features) -> Planned:
         case "delete":
             return _plain("DELETE", "items")
         case "status":
-            return _plain("GET", f"status/{rng.choice(features.statuses)}")
+            return _plain("GET", f"status/{rng.choice(STATUSES)}")
         case _:
             return _plain("GET", kind)
 
@@ -80,13 +83,13 @@ def make_plan(
         else:
             size, group = 1, None
         for _ in range(size):
-            request = _pipelined(rng, features) if group else _alone(rng, features, raw=raw)
+            request = _pipelined(rng) if group else _alone(rng, raw=raw)
             ident = f"{prefix}{len(plan):04d}"
             plan.append({**request, "id": ident, "path": request["path"] + ident, "group": group})
     return plan
 
 
-def _pipelined(rng: random.Random, features: Features) -> Planned:
+def _pipelined(rng: random.Random) -> Planned:
     choices = (
         _plain("GET", "items"), _plain("HEAD", "items"), _plain("DELETE", "items"),
         _plain("GET", "chunked"), _plain("GET", "status/404"), _posted("echo", "length", 300, 1),
@@ -94,11 +97,11 @@ def _pipelined(rng: random.Random, features: Features) -> Planned:
     return {**rng.choice(choices), "version": "1.1", "connection": "keep", "style": "whole"}
 
 
-def _alone(rng: random.Random, features: Features, *, raw: bool) -> Planned:
-    request = _kinds(rng, features)
+def _alone(rng: random.Random, *, raw: bool) -> Planned:
+    request = _kinds(rng)
     connection = rng.choices(("keep", "new", "close"), weights=(80, 10, 10))[0]
     style, version = "whole", "1.1"
-    if request["body"] and features.expect and rng.random() < 0.15:
+    if request["body"] and rng.random() < 0.15:
         style = "expect"
     elif raw:
         style = rng.choices(("whole", "pieces", "dribble"), weights=(80, 10, 10))[0]

@@ -19,6 +19,7 @@ BUILT = HERE.parent.parent / ".build" / "e2e"
 PYTHON = SERVERS / "python"
 COMMON = Features()
 NO_PIPELINING = Features(pipelining=False)
+ANSWERS_EARLY = Features(answers_early=True)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ ALL = (
     Server("go-gorilla", _built("gorilla"), env=MULTIPATH),
     Server("node-http", _node("http.js")),
     Server("node-express", _node("express.js")),
-    Server("nginx-static", _nginx("static.conf")),
+    Server("nginx-static", _nginx("static.conf"), ANSWERS_EARLY),
     Server("nginx-proxy-unix", _nginx("proxy.conf"), upstream=True),
     Server("jvm-httpserver", _java),
     Server("rust-hyper", _built("hyper-server")),

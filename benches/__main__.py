@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m benches [-o FILE] [ROW...]``: measure, print the tables and write them to FILE.
+
+Without rows all are measured, and FILE is benches/RESULTS.md; with rows nothing is written unless
+FILE is given. BENCH_SECONDS and BENCH_PAIRS say how long. Needs root and two CPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from benches.agent import at_rates, memory, rest
+from benches.harness import BENCHES, Bench, BenchError, Settings
+from benches.programs import programs
+from benches.report import Section, facts, merged, page
+from benches.saturation import saturation
+from benches.scrape import scrapes
+from benches.services import SERVICES
+from benches.startup import startup
+from benches.steady import steady
+
+COMMAND: Final = "python -m benches"
+ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
+    **{name: saturation(name) for name in SERVICES},
+    "steady": steady,
+    "rates": at_rates,
+    "memory": memory,
+    "rest": rest,
+    "startup": startup,
+    "scrape": scrapes,
+    "programs": programs,
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Measure otelauto.")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=" ".join(ROWS))
+    given = parser.parse_args()
+    if unknown := set(given.rows) - set(ROWS):
+        parser.error(f"no such row: {' '.join(sorted(unknown))} (there are: {' '.join(ROWS)})")
+    if not given.rows:
+        given.rows = list(ROWS)
+        given.output = given.output or BENCHES / "RESULTS.md"
+    return given
+
+
+def measure(rows: list[str], settings: Settings) -> list[Section]:
+    """Each row with a directory of its own, which goes with it."""
+    sections = []
+    for number, row in enumerate(rows, 1):
+        print(f"{number}/{len(rows)} {row} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="otelauto-bench-") as directory:
+            sections.append(ROWS[row](Bench(settings, Path(directory))))
+    return merged(sections)
+
+
+def main() -> int:
+    given = arguments()
+    if os.geteuid() != 0 or (os.cpu_count() or 1) < 2:
+        print("the benchmarks need root and at least two CPUs", file=sys.stderr)
+        return 1
+    subprocess.run([BENCHES / "install.sh"], check=True, stdout=sys.stderr)
+    settings = Settings.from_environment()
+    command = " ".join([COMMAND, *given.rows] if set(given.rows) != set(ROWS) else [COMMAND])
+    machine = facts(command, str(settings))
+    try:
+        sections = measure(given.rows, settings)
+    except BenchError as error:
+        print(f"not measured: {error}", file=sys.stderr)
+        return 1
+    text = page(command, machine, sections)
+    print(text)
+    if given.output:
+        given.output.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+module otelauto.test/bench/nethttp
+
+go 1.19

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is fuzzed: functions of bytes that come from outside. Any exception is a finding."""
+
+from __future__ import annotations
+
+from tests.wire.transcripts import TRANSCRIPTS
+from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Reader, Wire
+
+from otelauto.abi import SegmentFlag
+from otelauto.flows.vocabulary import Exchange
+from otelauto.protocols.http1_redact import redact
+
+ENDINGS = (
+    SegmentFlag.FLAG_RECEIVE_ENDED,
+    SegmentFlag.FLAG_SEND_ENDED,
+    SegmentFlag.FLAG_CLOSED,
+    SegmentFlag.FLAG_RESET,
+)
+OPERATIONS_MAX = 64
+
+
+class _Input:
+    """Reads decisions from the front of the fuzzer's bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def byte(self) -> int:
+        self._at += 1
+        return self._data[self._at - 1] if self._at <= len(self._data) else 0
+
+    def bytes(self, count: int) -> bytes:
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def left(self) -> bool:
+        return self._at < len(self._data)
+
+
+def check(exchange: Exchange) -> None:
+    """What must hold of any exchange, whatever the bytes were."""
+    attributes = exchange.attributes
+    status = attributes.get("http.response.status_code")
+    assert exchange.incomplete is not None or status is not None
+    assert status is None or (isinstance(status, int) and 100 <= status <= 999)
+    assert exchange.start_ns <= exchange.end_ns
+    for name, value in attributes.items():
+        assert "size" not in name or (isinstance(value, int) and value >= 0), name
+
+
+def conversation(data: bytes) -> None:
+    """Segments cut from transcripts and from noise, some lost, some not wholly captured."""
+    source = _Input(data)
+    options = source.byte()
+    heads = Heads(source.byte() * 8, source.byte() * 8) if options & 1 else None
+    view = CLIENT if options & 2 else SERVER
+    wire = Wire(view=view, heads=heads, midstream=bool(options & 4)).open()
+    transcript = TRANSCRIPTS[source.byte() % len(TRANSCRIPTS)]
+    texts = {
+        side: b"".join(text for sender, text in transcript.turns if sender == side)
+        for side in (CLIENT, SERVER)
+    }
+    done = {CLIENT: 0, SERVER: 0}
+    reader = Reader()
+    for _ in range(OPERATIONS_MAX):
+        if not source.left():
+            break
+        _step(source, wire, reader, texts, done)
+    reader.feed(wire.records).tick(wire.time + SECOND_NS)
+    reader.flows.forget(wire.tgid)
+    reader.flows.take_verdicts()
+    for exchange in reader.exchanges:
+        check(exchange)
+
+
+def _step(
+    source: _Input, wire: Wire, reader: Reader, texts: dict[str, bytes], done: dict[str, int]
+) -> None:
+    operation, size = source.byte(), source.byte()
+    side = CLIENT if operation & 1 else SERVER
+    match operation >> 1 & 7:
+        case 0 | 1 | 2 | 3:  # the transcript goes on
+            begin = done[side]
+            done[side] = begin + 1 + size
+            wire.send(side, texts[side][begin : begin + 1 + size] or b"-")
+        case 4:  # the fuzzer's own bytes
+            wire.send(side, source.bytes(1 + size % 64) or b"-")
+        case 5:  # a record is lost, or bytes pass unseen
+            if operation & 16:
+                wire.offsets[wire.direction(side)] += size
+            else:
+                wire.sequence += 1
+        case 6:  # time passes
+            wire.time += size * SECOND_NS // 100
+            reader.feed(wire.records).tick(wire.time)
+            wire.records.clear()
+        case _:
+            wire.end(ENDINGS[size % len(ENDINGS)])
+
+
+def records(data: bytes) -> None:
+    """Raw ring records, several in one input; the first two bytes of each give its length."""
+    reader = Reader()
+    source = _Input(data)
+    for _ in range(OPERATIONS_MAX):
+        if not source.left():
+            break
+        reader.feed([source.bytes(source.byte() << 8 | source.byte())])
+    reader.tick(1 << 62)
+    for exchange in reader.exchanges:
+        check(exchange)
+
+
+def redaction(data: bytes) -> None:
+    """The payload of one segment."""
+    once = redact(data)
+    assert len(once) == len(data)
+    assert redact(once) == once
+
+
+TARGETS = {"conversation": conversation, "records": records, "redaction": redaction}
+
+
+def seeds(target: str) -> list[bytes]:
+    """Inputs to start from."""
+    if target == "redaction":
+        return [text for transcript in TRANSCRIPTS for _, text in transcript.turns]
+    if target == "records":
+        found = []
+        for transcript in TRANSCRIPTS:
+            wire = Wire().open()
+            for sender, text in transcript.turns:
+                wire.send(sender, text)
+            found.append(b"".join(len(r).to_bytes(2, "big") + r for r in wire.records))
+        return found
+    steps = bytes([1, 120, 0, 120, 1, 40, 0, 200]) * 4
+    return [
+        bytes([options, 4, 4, number]) + steps
+        for options in (0, 1, 2, 4)
+        for number in range(len(TRANSCRIPTS))
+    ]

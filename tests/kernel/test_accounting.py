@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""produced = delivered + dropped, exactly, and whatever was dropped shows as a gap."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+from otelauto.abi import CaptureMode
+from otelauto.kernel.capture import DATA_RING
+from tests.kernel.conftest import Connect, Pair
+from tests.kernel.recorder import RECEIVED, SENT, Recorder, cookie_of, verdict
+
+pytestmark = pytest.mark.kernel
+
+
+def stream(recorder: Recorder, *ends: socket.socket) -> None:
+    """Copy everything of these connections, without a budget."""
+    for end in ends:
+        recorder.capture.put_connection_verdict(cookie_of(end), verdict(CaptureMode.MODE_STREAM))
+    recorder.capture.publish()
+
+
+def ping(pair: Pair, data: bytes, rounds: int) -> None:
+    client, server = pair
+    for _ in range(rounds):
+        client.sendall(data)
+        server.recv(len(data), socket.MSG_WAITALL)
+
+
+def test_consumer_that_stopped(recorder: Recorder, connect: Connect) -> None:
+    pairs = [connect("tcp4") for _ in range(3)]
+    stream(recorder, *(end for pair in pairs for end in pair))
+    threads = [
+        threading.Thread(target=ping, args=(pair, bytes([65 + n]) * 4000, 800))
+        for n, pair in enumerate(pairs)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counters = recorder.counters()
+    assert counters["DROP_RING_FULL"] > 0
+    recorder.drain()
+    assert counters["RECORDS_PRODUCED"] == recorder.delivered + counters["DROP_RING_FULL"]
+    # The service goes on, the consumer is back: the next record of each shows what it lacks.
+    gaps = 0
+    for pair in pairs:
+        ping(pair, b"again", 1)
+    for pair in pairs:
+        for end in pair:
+            watched = recorder.of(end)
+            assert watched.sequences == sorted(set(watched.sequences))
+            gaps += watched.sequences[-1] + 1 - len(watched.sequences)
+            last = watched.pieces[-1]
+            assert last.payload == b"again"
+            assert last.segment.offset == 4000 * 800
+            assert last.segment.unseen == 0
+    assert gaps == recorder.counters()["DROP_RING_FULL"]
+    counters = recorder.counters()
+    assert counters["RECORDS_PRODUCED"] == recorder.delivered + counters["DROP_RING_FULL"]
+
+
+def test_opening_that_was_dropped_is_told_again(recorder: Recorder, connect: Connect) -> None:
+    full, late = connect("tcp4"), connect("tcp4")
+    stream(recorder, *full)
+    ping(full, b"x" * 8000, DATA_RING // 8000 // 2 + 50)
+    assert recorder.counters()["DROP_RING_FULL"] > 0
+    ping(late, b"y" * 8000, 1)
+    recorder.drain()
+    ping(late, b"now", 1)
+    for end in late:
+        watched = recorder.of(end)
+        assert len(watched.openings) == 1
+        assert watched.pieces[-1].payload == b"now"
+        assert watched.pieces[-1].segment.offset == 8000
+
+
+def test_half_full_wakes_the_consumer_once(recorder: Recorder, tcp: Pair) -> None:
+    stream(recorder, *tcp)
+    recorder.capture.wait(0)  # whatever the registration left
+    size, fill = 8000, 0.0
+    pings = threading.Thread(target=ping, args=(tcp, b"w" * size, DATA_RING // (2 * size) // 2 + 20))
+    began = time.monotonic()
+    pings.start()
+    while fill <= 0.5:
+        recorder.capture.wait(30.0)
+        fill = recorder.capture.ring_fill
+        assert time.monotonic() - began < 25, "slept through the crossing"
+    pings.join()
+    assert fill > 0.5
+    # Above the mark, and told already: no wake-up for each further record.
+    ping(tcp, b"w" * size, 5)
+    assert not recorder.capture._poll.poll(0)
+    # Drained and filled again: a new crossing, a new wake-up.
+    recorder.drain()
+    assert recorder.capture.ring_fill < 0.5
+    ping(tcp, b"w" * size, DATA_RING // (2 * size) // 2 + 20)
+    assert recorder.capture._poll.poll(0)
+    assert recorder.counters()["DROP_RING_FULL"] == 0
+
+
+def test_nothing_wakes_below_half(recorder: Recorder, tcp: Pair) -> None:
+    recorder.capture.wait(0)
+    ping(tcp, b"w" * 1000, 100)
+    assert not recorder.capture._poll.poll(0)
+
+
+def test_one_thread_reads_and_another_writes(recorder: Recorder, tcp: Pair) -> None:
+    """200,000 segments at one end, both ways at once, in two processes: exact."""
+    client, server = tcp
+    count, size = 100_000, 24
+    stream(recorder, server)
+    child = os.fork()
+    if child == 0:
+        _mirror(client, count, size)
+    cookie, client_cookie = cookie_of(server), cookie_of(client)
+    client.close()
+    recorder.capture.unwatch(child)
+    threads = [
+        threading.Thread(target=_write, args=(server, count, size)),
+        threading.Thread(target=_read, args=(server, count, size)),
+    ]
+    for thread in threads:
+        thread.start()
+    tally = {SENT: 0, RECEIVED: 0}
+    sequences: set[int] = set()
+    while any(thread.is_alive() for thread in threads) or recorder.capture.ring_fill:
+        recorder.capture.wait(0.02)
+        recorder.drain()
+        watched = recorder.of(cookie)
+        for piece in watched.pieces:
+            segment = piece.segment
+            assert (segment.offset, segment.unseen) == (tally[segment.direction], 0)
+            tally[segment.direction] += segment.length
+            letters = set(piece.payload)
+            assert letters == {ord("s") if segment.direction == SENT else ord("c")}
+        sequences.update(watched.sequences)
+        watched.pieces.clear()
+        watched.sequences.clear()
+    assert os.waitpid(child, 0)[1] == 0
+    counters = recorder.counters()
+    assert counters["DROP_RING_FULL"] == 0
+    assert tally == {SENT: count * size, RECEIVED: count * size}
+    others = sum(len(w.kinds) for c, w in recorder.connections.items() if c != cookie)
+    assert sequences == set(range(recorder.delivered - others))
+    assert client_cookie != cookie
+    assert counters["RECORDS_PRODUCED"] == recorder.delivered
+
+
+def _write(sock: socket.socket, count: int, size: int) -> None:
+    for _ in range(count):
+        sock.sendall(b"s" * size)
+
+
+def _read(sock: socket.socket, count: int, size: int) -> None:
+    for _ in range(count):
+        assert len(sock.recv(size, socket.MSG_WAITALL)) == size
+
+
+def _mirror(sock: socket.socket, count: int, size: int) -> None:
+    """The peer, in a child: writes and reads as much, and leaves without cleaning up."""
+    writer = threading.Thread(target=lambda: sock.sendall(b"c" * (count * size)))
+    writer.start()
+    left = count * size
+    while left:
+        left -= len(sock.recv(1 << 16))
+    writer.join()
+    os._exit(0)
