@@ -15,6 +15,7 @@ from benches.harness import (
     Bench,
     BenchError,
     cpu_ns,
+    dropped,
     given_up,
     memory_bytes,
     metrics_and_traces,
@@ -38,13 +39,14 @@ RATE_HOW = (
     "A paced client asks the C server, both on CPU 0; otelauto and the discarding receiver are on"
     " CPU 1. CPU time is that of all threads of otelauto from before the first request until its"
     " queues are empty again, divided by the requests. `served` counts the lines of the server's"
-    " own log; `not reported` is what no span came for, `given up` what an exporter had no room"
-    " for. `backlog` is the most that waited in the kernel's ring. *metrics*: a Prometheus page;"
-    " *metrics + traces*: both by OTLP/HTTP without compression."
+    " own log; `not reported` is what no span came for, `records dropped` what the kernel's ring"
+    " had no room for, `given up` what an exporter had none for. `backlog` is the most that waited"
+    " in the ring. *metrics*: a Prometheus page; *metrics + traces*: both by OTLP/HTTP without"
+    " compression."
 )
 RATE_HEADER = (
     "rate", "exports", "requests/s", "agent CPU, us/request", "RSS, MB", "kernel memory, MiB",
-    "backlog, KiB", "served", "not reported", "given up",
+    "backlog, KiB", "served", "not reported", "records dropped", "given up",
 )  # fmt: skip
 # rate, whether traces are exported, budget of CPU per request in us
 RATES = (
@@ -68,6 +70,7 @@ class Run:
     backlog: int
     served: int
     spans: int
+    dropped: int
     given_up: int
 
 
@@ -88,6 +91,7 @@ def _run_at(bench: Bench, rate: int, settings: Mapping[str, str]) -> Run:
             report["largest_backlog_bytes"],
             served(service),
             report["spans"],
+            dropped(report),
             given_up(report),
         )
 
@@ -107,6 +111,7 @@ def _rate_row(rate: int, label: str, runs: list[Run], cost: Figure) -> tuple[str
         str(_figure(runs, "backlog", 1024)),
         f"{sum(run.served for run in runs):,}",
         f"{sum(run.served - run.spans for run in runs):,}",
+        f"{sum(run.dropped for run in runs):,}",
         f"{sum(run.given_up for run in runs):,}",
     )
 

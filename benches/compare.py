@@ -4,9 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from benches.harness import Bench, BenchError, Load, cpu_ns, given_up, otelauto, paced
+from benches.harness import (
+    Bench,
+    BenchError,
+    Load,
+    cpu_ns,
+    dropped,
+    given_up,
+    otelauto,
+    paced,
+    uncounted,
+)
 from benches.report import Figure
 from benches.services import ITEM, Running
 
@@ -21,7 +31,9 @@ class Cell:
     service_us: float  # CPU time per request
     agent_us: float = 0.0
     spans: float = 0.0  # per request
-    given_up: int = 0
+    given_up: int = 0  # spans for which an exporter had no room
+    dropped: int = 0  # records for which the kernel's ring had no room
+    uncounted: int = 0  # records that are neither delivered nor dropped
 
 
 MakeLoad = Callable[[], Load]
@@ -59,7 +71,14 @@ def watched(
         if spans <= 0:
             raise BenchError(f"otelauto saw nothing: {agent.process.stderr()}")
         share = spans / cell.load.requests
-        return Cell(cell.load, cell.service_us, agent_us, share, given_up(report))
+        return replace(
+            cell,
+            agent_us=agent_us,
+            spans=share,
+            given_up=given_up(report),
+            dropped=dropped(report),
+            uncounted=uncounted(report),
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,11 @@ class Compared:
     def cpu_ratio(self) -> Figure:
         """CPU time per request without to that with: the throughput that the CPU allows."""
         return Figure([without.service_us / with_.service_us for without, with_ in self.pairs])
+
+    @property
+    def uncounted(self) -> Figure:
+        """Records that were lost without being counted."""
+        return Figure([cell.uncounted for _, cell in self.pairs], digits=0)
 
     def without(self, value: Callable[[Cell], float], digits: int = 2) -> str:
         """A figure of the measurements without."""

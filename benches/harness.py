@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.harness.process import Process, accepts, free_port, wait_until
+from tests.e2e.harness.process import Process, accepts, free_port
 
 from otelauto.control import ask
 from otelauto.errors import OtelautoError
@@ -33,6 +33,7 @@ OTELAUTO = Path(sys.executable).parent / "otelauto"
 READY = 'msg="watching '
 SERVICE_CPU, OTHER_CPU = 0, 1
 SETTLE_SECONDS = 60.0
+QUIET_SECONDS = 0.3  # longer than the time between two drains
 NORMAL_SECONDS = 3
 CONNECTIONS = 16
 
@@ -111,7 +112,7 @@ class Otelauto:
         stdout: int = subprocess.DEVNULL,
     ) -> None:
         self._socket = directory / "control.sock"
-        words = [OTELAUTO, "--open-port", ",".join(map(str, ports))]
+        words: list[str | Path] = [OTELAUTO, "--open-port", ",".join(map(str, ports))]
         env = {"OTELAUTO_CONTROL_SOCKET": str(self._socket), **settings}
         self.process = Process(
             pinned(OTHER_CPU, words), directory / "otelauto.err", env=env, stdout=stdout
@@ -136,15 +137,16 @@ class Otelauto:
 
     def settle(self) -> dict[str, Any]:
         """Wait until it has worked off what it took; its report then."""
+        give_up_at = time.monotonic() + SETTLE_SECONDS
         last = self.status()
-
-        def still() -> bool:
-            nonlocal last
+        while True:
+            time.sleep(QUIET_SECONDS)
             before, last = last, self.status()
-            return before["spans"] == last["spans"] and not waiting(last)
-
-        wait_until(lambda: time.sleep(0.3) or still(), "otelauto has settled", SETTLE_SECONDS)
-        return last
+            idle = not last["ring_fill"] and not waiting(last)
+            if idle and before["spans"] == last["spans"]:
+                return last
+            if time.monotonic() > give_up_at:
+                raise BenchError(f"otelauto does not come to rest: {last}")
 
 
 def waiting(report: Mapping[str, Any]) -> int:
@@ -155,6 +157,23 @@ def waiting(report: Mapping[str, Any]) -> int:
 def given_up(report: Mapping[str, Any]) -> int:
     """Spans that an exporter dropped."""
     return sum(each.get("dropped") or 0 for each in report["exporters"].values())
+
+
+def _total(report: Mapping[str, Any], counter: str, reason: str = "") -> int:
+    rows = report["counters"]
+    return sum(total for name, label, total in rows if name == counter and reason in ("", label))
+
+
+def dropped(report: Mapping[str, Any]) -> int:
+    """Records that the kernel had no room for, as otelauto counts them."""
+    return _total(report, "kernel_records_dropped")
+
+
+def uncounted(report: Mapping[str, Any]) -> int:
+    """Records made, but neither delivered nor counted as dropped."""
+    known = _total(report, "records_delivered")
+    known += _total(report, "kernel_records_dropped", "ring_full")
+    return abs(_total(report, "kernel_records_produced") - known)
 
 
 @contextlib.contextmanager

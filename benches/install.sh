@@ -49,7 +49,7 @@ if stale "$built/nethttp" servers/nethttp; then
 fi
 venv=$root/.build/bench-otel
 if stale "$venv/installed" requirements.txt; then
-	"$root/.venv/bin/python" -m venv "$venv"
+	"$root/.venv/bin/python" -m venv --clear "$venv"
 	"$venv/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
 	touch "$venv/installed"
 fi

@@ -23,7 +23,7 @@ from benches.services import ITEM, SERVICES, Running, running, sdk_environment, 
 HEADER = (
     "service", "with", "requests/s without", "requests/s with", "ratio",
     "service CPU, us/request", "added, us/request", "ratio of CPU", "agent CPU, us/request",
-    "spans per request", "spans given up",
+    "spans per request", "records dropped", "spans given up",
 )  # fmt: skip
 TITLE = "Cost added to a service at saturation"
 HOW = (
@@ -34,8 +34,9 @@ HOW = (
     " request without, divided by that with. *metrics*: a Prometheus page; *metrics + traces*: both"
     " by OTLP/HTTP; *OTel SDK*: `opentelemetry-instrument`, metrics and traces by OTLP/HTTP, its"
     " defaults otherwise. wrk does not count the requests that it leaves unanswered at its end, so"
-    " there may be a few more spans than requests; spans that are lacking were dropped, and"
-    " counted, in the kernel. `spans given up`: an exporter's queue had no room for them."
+    " there may be a few more spans than requests; spans that are lacking lack for"
+    " `records dropped`, for which the kernel's ring had no room. `spans given up`: an exporter's"
+    " queue had no room for them."
 )
 METRICS, TRACES, SDK = "otelauto, metrics", "otelauto, metrics + traces", "OTel SDK"
 
@@ -53,11 +54,12 @@ def _cells(compared: Compared) -> tuple[str, ...]:
         str(compared.cpu_ratio),
     )
     if compared.label == SDK:
-        return (*cells, "in the service", "-", "-")
+        return (*cells, "in the service", "-", "-", "-")
     return (
         *cells,
         compared.with_(lambda cell: cell.agent_us),
         compared.with_(lambda cell: cell.spans, 3),
+        compared.with_(lambda cell: cell.dropped, 0),
         compared.with_(lambda cell: cell.given_up, 0),
     )
 
@@ -115,6 +117,7 @@ def _budgets(rows: list[Compared]) -> list[Budget]:
             Budget(f"CPU added to a request: {what}", row.added, 0.7),
             Budget(f"throughput left: {what}", row.ratio, 0.95, at_least=True),
             Budget(f"throughput that the service's CPU allows: {what}", row.cpu_ratio, 0.95, True),
+            Budget(f"records lost and not counted: {what}", row.uncounted, 0),
         ]
     return found
 

@@ -51,7 +51,8 @@ def scrape_server() -> Iterator[tuple[int, int]]:
 def scrape(port: int, page: Path, arguments: tuple[str, ...]) -> tuple[float, int]:
     """Milliseconds, and bytes that passed, for one scrape by curl into ``page``."""
     told = "%{time_total} %{size_download}"
-    words = ["curl", "-sSf", "-o", page, "-w", told, *arguments, f"http://127.0.0.1:{port}{PATH}"]
+    words: list[str | Path] = ["curl", "-sSf", "-o", page, "-w", told, *arguments]
+    words.append(f"http://127.0.0.1:{port}{PATH}")
     said = subprocess.run(pinned(SERVICE_CPU, words), capture_output=True, text=True, check=True)
     seconds, size = said.stdout.split()
     return float(seconds) * 1000, int(size)

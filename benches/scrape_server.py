@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from otelauto.counters import Counters
 from otelauto.export.prometheus import Prometheus, metrics_page
 from otelauto.export.red import Red
-from otelauto.flows.vocabulary import Side
+from otelauto.flows.vocabulary import Attributes, Side
 from otelauto.protocols.http1_describe import INSTRUMENTS
 from otelauto.spans.span import Service, Span
 
@@ -26,7 +26,7 @@ PATH = "/metrics"
 def spans(service: Service, series: int) -> Iterator[Span]:
     """Five spans for each series, spread over the buckets."""
     for number in range(series):
-        attributes = {
+        attributes: Attributes = {
             "http.request.method": "GET",
             "url.scheme": "http",
             "http.response.status_code": STATUSES[number % len(STATUSES)],

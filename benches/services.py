@@ -39,13 +39,13 @@ def _nginx(port: int, directory: Path) -> list[str | Path]:
 
 def _uvicorn(port: int, _: Path) -> list[str | Path]:
     words = "--no-access-log --log-level warning --app-dir"
-    app = [BENCHES / "servers", "--port", str(port), "fastapi_app:application"]
+    app: list[str | Path] = [BENCHES / "servers", "--port", str(port), "fastapi_app:application"]
     return [VENV / "uvicorn", *words.split(), *app]
 
 
 def _gunicorn(port: int, _: Path) -> list[str | Path]:
     words = "--workers 1 --worker-class gthread --threads 4 --keep-alive 60 --log-level warning"
-    app = ["--pythonpath", BENCHES / "servers", "--bind", f"127.0.0.1:{port}"]
+    app: list[str | Path] = ["--pythonpath", BENCHES / "servers", "--bind", f"127.0.0.1:{port}"]
     return [VENV / "gunicorn", *words.split(), *app, "flask_app:application"]
 
 

@@ -80,6 +80,7 @@ def new_process(bench: Bench) -> float:
         with Process(pinned(SERVICE_CPU, [EPOLL, "-p", str(port)]), bench.directory / "new.err"):
             connection, listens_ns = _connect(port)
             output = agent.process.popen.stdout
+            assert output is not None
 
             def asked() -> bool:
                 connection.sendall(b"GET /items/1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -88,7 +89,8 @@ def new_process(bench: Bench) -> float:
 
             with connection:
                 wait_until(asked, "a request to a new process is seen")
-            return (first_line(agent)["start_unix_nano"] - listens_ns) / 1e9
+            began_ns = int(first_line(agent)["start_unix_nano"])
+            return (began_ns - listens_ns) / 1e9
 
 
 def startup(bench: Bench) -> Section:
@@ -96,7 +98,7 @@ def startup(bench: Bench) -> Section:
     turns = range(bench.settings.pairs)
     first = Figure([first_span(bench) for _ in turns], "s")
     new = Figure([new_process(bench) * 1000 for _ in turns], "ms", 1)
-    rows = [("first span", str(first)), ("new process", str(new))]
+    rows: list[tuple[str, ...]] = [("first span", str(first)), ("new process", str(new))]
     budgets = [
         Budget("from start to the first span published", first, 1),
         Budget("a new process instrumented after it listens", new, 250),

@@ -8,39 +8,38 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
 FLAGS = [
     "-target", "bpfel-freestanding", "-mcpu=v3", "-g", "-O2", "-std=gnu11",
-    "-D__TARGET_ARCH_x86", "-I.",
+    "-D__TARGET_ARCH_x86",
     "-Wall", "-Wextra", "-Werror", "-Wpadded",
     "-fno-sanitize=undefined", "-fno-stack-protector",
     "-fno-unwind-tables", "-fno-asynchronous-unwind-tables",
-    # The object must not depend on where the checkout lies.
-    f"-ffile-prefix-map={HERE}=bpf", "-fdebug-compilation-dir=bpf",
 ]  # fmt: skip
 
 
-def build(output: Path) -> list[Path]:
-    """Compile every ``*.bpf.c`` here to ``output``; raises CalledProcessError with clang's text."""
+def build(
+    output: Path, sources: Iterable[Path] | None = None, headers: Path = HERE
+) -> list[Path]:
+    """Compile ``sources`` (every ``*.bpf.c`` of ``headers`` by default) to ``output``.
+
+    Raises CalledProcessError; the compiler has said why on stderr.
+    """
     output.mkdir(parents=True, exist_ok=True)
     objects = []
-    for source in sorted(HERE.glob("*.bpf.c")):
+    for source in sorted(headers.glob("*.bpf.c")) if sources is None else sources:
         target = output / source.with_suffix(".o").name
-        command = [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "cc",
-            *FLAGS,
-            "-c",
-            source.name,
-            "-o",
-            str(target),
-        ]
-        subprocess.run(command, cwd=HERE, check=True)
+        directory = source.resolve().parent
+        # The object must not depend on where the checkout lies.
+        place = [f"-ffile-prefix-map={directory}=bpf", "-fdebug-compilation-dir=bpf"]
+        include = "-I." if directory == headers.resolve() else f"-I{headers}"
+        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, include, *place]
+        command += ["-c", source.name, "-o", str(target)]
+        subprocess.run(command, cwd=directory, check=True)
         objects.append(target)
     return objects
 

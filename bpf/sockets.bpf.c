@@ -12,6 +12,7 @@
 #include "emit.h"
 #include "user_bytes.h"
 #include "copy.h"
+#include "connection.h"
 #include "turns.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Per-connection state, and the decision what of each segment is copied. Attach files (one a
- * capture tier) call on_segment() and on_ending(); state is reached through connection_get() only.
+ * The decision what of each segment is copied, and the records. Attach files (one a capture tier)
+ * call on_segment() and on_ending(); state is reached through connection_get() only.
  *
  * Two threads may use one socket at once, one reading and one writing. Each direction's fields have
  * one writer then; the shared ones (sequence, turn) are updated so that a lost race costs at most
@@ -15,137 +15,10 @@ enum {
 	STREAM_BUDGET = 256 << 10,  /* bytes of a connection copied while nothing is decided */
 	FIRST_TURNS = 2,            /* these are copied generously whatever the verdict */
 	FIRST_TURN_WANT = 8192,
-	UNDECIDED_WANT = 2048,      /* of each turn, after the budget was spent without a verdict */
+	UNDECIDED_WANT = 8192,      /* of each turn, after the budget was spent without a verdict */
+	LATER_WANT = 1024,          /* of a later segment of a turn, where heads cannot be told */
 	DISORDER_JUMP = 1 << 20,    /* offset jump that makes an unknowable order visible as a hole */
 };
-
-enum connection_bit {
-	CONNECTION_ANNOUNCED = 1,   /* the opening record was delivered */
-	CONNECTION_SETTLED = 2,     /* a verdict was found */
-	CONNECTION_RECEIVE_ENDED = 4,
-	CONNECTION_SEND_ENDED = 8,
-	CONNECTION_RESET = 16,      /* not ended in good order */
-	CONNECTION_CLOSED = 32,
-};
-
-/* Zeros are the state of a new one. Charged to the service's socket (optmem_max): keep it small. */
-struct connection {
-	__u64 offset[2];            /* of the next byte, by direction */
-	struct verdict verdict;
-	__u32 next_tcp_sequence[2];
-	__u32 captured[2];          /* bytes copied in the current turn */
-	__u32 sequence;             /* of the next record */
-	__u32 generation;           /* of the verdict */
-	tgid_t tgid;
-	tid_t tid;
-	__u32 stream_used;          /* of STREAM_BUDGET */
-	__u32 bits;                 /* enum connection_bit; set by mark() only */
-	__u16 turns;                /* saturates */
-	__u8 role;
-	__u8 turn_of;               /* direction of the turn + 1; 0: there was none */
-	__u8 started[2];            /* by direction: next_tcp_sequence is set; a byte each, for races */
-	__u8 pad[2];
-};
-
-struct {
-	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_SK_STORAGE);
-	MAP_ATTRIBUTE(map_flags, BPF_F_NO_PREALLOC);
-	MAP_TYPE(key, int);
-	MAP_TYPE(value, struct connection);
-} connections SEC(".maps");
-
-struct {
-	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_HASH);
-	MAP_ATTRIBUTE(max_entries, 4096);
-	MAP_ATTRIBUTE(map_flags, BPF_F_NO_PREALLOC);
-	MAP_TYPE(key, struct endpoint_key);
-	MAP_TYPE(value, struct verdict);
-} endpoint_verdicts SEC(".maps");
-
-struct {
-	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_LRU_HASH);
-	MAP_ATTRIBUTE(max_entries, 8192);
-	MAP_TYPE(key, cookie_t);
-	MAP_TYPE(value, struct verdict);
-} connection_verdicts SEC(".maps");
-
-INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
-{
-	return bpf_sk_storage_get(&connections, sk, NULL, flags);
-}
-
-/* Set a bit; true if it was not set before. Both directions and softirqs share the word. */
-INLINE bool mark(struct connection *c, enum connection_bit bit)
-{
-	return !(c->bits & bit) && !(__sync_fetch_and_or(&c->bits, bit) & bit);
-}
-
-/* ---- which sockets ---- */
-
-INLINE bool carries_a_stream(struct sock *sk)
-{
-	__u16 family = sk->__sk_common.skc_family;
-
-	if (family == AF_INET || family == AF_INET6)
-		return sk->sk_protocol == IPPROTO_TCP || sk->sk_protocol == IPPROTO_MPTCP;
-	return family == AF_UNIX && sk->sk_type == SOCK_STREAM;
-}
-
-/* Sockets of the kernel's own (NFS, NBD) have no file; their bytes are not the process's. */
-INLINE bool belongs_to_a_process(struct sock *sk)
-{
-	struct socket *socket = sk->sk_socket;
-
-	return socket && socket->file;
-}
-
-/* ---- addresses and verdicts ---- */
-
-INLINE void read_addresses(struct sock *sk, struct opening *to)
-{
-	struct sock_common *common = &sk->__sk_common;
-
-	to->family = common->skc_family;
-	to->local_port = common->skc_num;
-	to->remote_port = __builtin_bswap16(common->skc_dport);
-	to->netns = common->skc_net.net->ns.inum;
-	if (to->family == AF_INET) {
-		*(__u32 *)to->local = common->skc_rcv_saddr;
-		*(__u32 *)to->remote = common->skc_daddr;
-	} else if (to->family == AF_INET6) {
-		bpf_probe_read_kernel(to->local, 16, &common->skc_v6_rcv_saddr);
-		bpf_probe_read_kernel(to->remote, 16, &common->skc_v6_daddr);
-	}
-}
-
-/* Look the verdict up again: the connection's own, its local endpoint's, its remote endpoint's. */
-INLINE void refresh_verdict(struct sock *sk, struct connection *c)
-{
-	cookie_t cookie = bpf_get_socket_cookie(sk);
-	struct endpoint_key key = {};
-	struct verdict *found = bpf_map_lookup_elem(&connection_verdicts, &cookie);
-	struct sock_common *common = &sk->__sk_common;
-
-	if (!found && common->skc_family != AF_UNIX) {
-		key.netns = common->skc_net.net->ns.inum;
-		key.port = common->skc_num;
-		key.local = 1;
-		found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
-		if (!found) {
-			key.local = 0;
-			key.port = __builtin_bswap16(common->skc_dport);
-			if (common->skc_family == AF_INET)
-				*(__u32 *)key.address = common->skc_daddr;
-			else
-				bpf_probe_read_kernel(key.address, 16, &common->skc_v6_daddr);
-			found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
-		}
-	}
-	if (found) {
-		c->verdict = *found;
-		mark(c, CONNECTION_SETTLED);
-	}
-}
 
 /* ---- one segment ---- */
 
@@ -180,32 +53,52 @@ INLINE bool begins_message(struct connection *c, struct segment_plan *plan)
 	return !((first ^ pattern) & mask);
 }
 
-/* How many bytes of this segment to copy (plan->wanted). */
+/*
+ * Without a verdict everything is copied, up to a budget. Returns whether that decides.
+ */
+INLINE bool want_stream(struct connection *c, struct segment_plan *plan)
+{
+	__u64 copied = plan->length < CAPTURE_MAX ? plan->length : CAPTURE_MAX;
+
+	if (c->verdict.mode != MODE_STREAM)
+		return false;
+	if (c->bits & CONNECTION_SETTLED)
+		return true;
+	if (c->stream_used + copied <= STREAM_BUDGET) {
+		c->stream_used += copied;
+		return true;
+	}
+	c->verdict.mode = MODE_HEADS;
+	c->verdict.want[0] = c->verdict.want[1] = UNDECIDED_WANT;
+	return false;
+}
+
+/*
+ * How many bytes of this segment to copy (plan->wanted). A message head may begin in the middle of a
+ * turn, behind a body that the service read late: it is found by its first bytes where these are
+ * known; where they are not, the beginning of every segment is copied.
+ */
 INLINE void want_bytes(struct connection *c, struct segment_plan *plan)
 {
-	__u32 want, have = c->captured[plan->direction & 1];
+	__u32 d = plan->direction & 1, want, left;
 
 	plan->wanted = plan->length;
-	if (c->verdict.mode == MODE_STREAM) {
-		if (c->bits & CONNECTION_SETTLED)
-			return;
-		if (c->stream_used + plan->length <= STREAM_BUDGET) {
-			c->stream_used += plan->length;
-			return;
-		}
-		c->verdict.mode = MODE_HEADS;
-		c->verdict.want[0] = c->verdict.want[1] = UNDECIDED_WANT;
-	}
-	if (plan->length <= SMALL_SEGMENT)
+	if (want_stream(c, plan) || plan->length <= SMALL_SEGMENT)
 		return;
-	want = c->verdict.want[plan->direction & 1];
+	want = c->verdict.want[d];
 	if (c->turns <= FIRST_TURNS && want < FIRST_TURN_WANT)
 		want = FIRST_TURN_WANT;
-	if (have >= want && begins_message(c, plan))
-		have = c->captured[plan->direction & 1] = 0;
-	plan->wanted = have < want ? want - have : 0;
-	if (plan->wanted > plan->length)
-		plan->wanted = plan->length;
+	left = c->captured[d] < want ? want - c->captured[d] : 0;
+	if (left < plan->length && c->verdict.start_length[d]) {
+		if (begins_message(c, plan)) {
+			c->captured[d] = 0;
+			left = want;
+		}
+	} else if (left < LATER_WANT) {
+		left = want < LATER_WANT ? want : LATER_WANT;
+	}
+	if (plan->wanted > left)
+		plan->wanted = left;
 }
 
 INLINE void copy_segment(struct workspace *w, struct segment_plan *plan)
@@ -307,61 +200,6 @@ INLINE __u32 check_tcp_sequence(struct connection *c, struct segment *s, struct 
 }
 
 /* ---- connections ---- */
-
-INLINE __u32 read_unix_path(struct sock *sk, __u8 *to)
-{
-	struct unix_sock *u = (struct unix_sock *)sk;
-	struct unix_address *address = NULL;
-	struct sock *peer = NULL;
-	int length = 0;
-	__u64 bytes;
-
-	/* An accepted socket has its listener's address; a client's peer has it. */
-	bpf_probe_read_kernel(&address, sizeof(address), &u->addr);
-	if (!address) {
-		bpf_probe_read_kernel(&peer, sizeof(peer), &u->peer);
-		if (peer)
-			bpf_probe_read_kernel(&address, sizeof(address),
-					      &((struct unix_sock *)peer)->addr);
-	}
-	if (!address)
-		return 0;
-	bpf_probe_read_kernel(&length, sizeof(length), &address->len);
-	bytes = (__u32)length;
-	OPAQUE(bytes);
-	if (bytes <= 2 || bytes > UNIX_PATH_MAX + 2)
-		return 0;
-	bytes -= 2; /* sun_family */
-	OPAQUE(bytes);
-	if (bytes > UNIX_PATH_MAX)
-		return 0;
-	return bpf_probe_read_kernel(to, bytes, address->name[0].sun_path) ? 0 : bytes;
-}
-
-/* The opening record; tried again with the next segment if the ring had no room. */
-INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w, ktime_ns now)
-{
-	struct opening *o = &w->opening;
-	__u64 size = sizeof(*o);
-
-	__builtin_memset(o, 0, sizeof(*o));
-	o->kind = RECORD_OPENING;
-	o->role = c->role;
-	o->sequence = __sync_fetch_and_add(&c->sequence, 1);
-	o->connection = bpf_get_socket_cookie(sk);
-	o->time = now;
-	o->tgid = c->tgid;
-	o->tid = c->tid;
-	o->protocol = sk->sk_protocol;
-	o->inode = sk->sk_socket->file->f_inode->i_ino;
-	read_addresses(sk, o);
-	if (o->family == AF_UNIX) {
-		o->path_length = read_unix_path(sk, w->path);
-		size += o->path_length & 127;
-	}
-	if (!emit_record(w, size))
-		__sync_fetch_and_and(&c->bits, ~CONNECTION_ANNOUNCED);
-}
 
 INLINE void fill_segment(struct segment *s, struct connection *c, struct sock *sk,
 			 enum record_kind kind, ktime_ns now)

@@ -80,17 +80,18 @@ GLOBAL __u64 total_of_vectors(__u64 address, __u32 vector_count)
 	return total;
 }
 
-/* The message of a multi-message call that just moved `length` bytes. */
-INLINE __u32 find_slot(struct task_struct *task, struct pt_regs *regs, __u64 length,
-		       struct user_bytes *to)
+/* The message of a multi-message call that just moved `length` bytes. A function of its own, too. */
+GLOBAL __u32 find_slot(struct user_bytes *to, __u64 length)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
 	struct slot_cursor *cursor;
 	struct user_message message;
 	bool sends = regs->orig_ax == CALL_SENDMMSG;
 	__u64 total;
 	__u32 slot;
 
-	if (!sends && regs->r8) /* the time limit may end the call after any message, unseen */
+	if (!to || (!sends && regs->r8)) /* the time limit may end the call after any message, unseen */
 		return UNREAD_OTHER_CALL;
 	cursor = bpf_task_storage_get(&slot_cursors, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cursor)
@@ -176,7 +177,7 @@ INLINE __u32 find_user_bytes(__u64 length, struct user_bytes *to)
 		return 0;
 	case CALL_RECVMMSG:
 	case CALL_SENDMMSG:
-		return find_slot(task, regs, length, to);
+		return find_slot(to, length);
 	default:
 		return UNREAD_OTHER_CALL;
 	}

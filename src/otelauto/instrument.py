@@ -141,6 +141,7 @@ class Watcher:
         self.services = Services()
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
         self._gone: list[int] = []
+        self._renamed: list[Target] = []
         self._delivered = 0
         self._counted_at = 0.0
         self._next_warning = 0.0
@@ -157,9 +158,12 @@ class Watcher:
         self.capture.wait(IDLE_WAIT_S if self._idle else BUSY_WAIT_S)
         self.poll_processes()
         gone, self._gone = self._gone, []
+        renamed, self._renamed = self._renamed, []
         taken = self.drain(take)
         for tgid in gone:  # only now have its last records been read
             self._on_gone(tgid)
+        for target in renamed:  # what was drained is of the program that it was before
+            self._name(target)
         self._idle = taken == 0
         now = time.monotonic()
         if now - self._counted_at >= (IDLE_COUNT_S if self._idle else BUSY_COUNT_S):
@@ -219,7 +223,7 @@ class Watcher:
             self._gone.append(tgid)
         for target in changes.started:
             self.capture.watch(target.tgid)
-            self._name(target)
+            self._name_when_drained(target)
             log.info(
                 "instrumenting service=%s pid=%d reason=%s ports=%s",
                 target.service_name,
@@ -228,7 +232,14 @@ class Watcher:
                 ",".join(map(str, target.ports)) or "-",
             )
         for target in changes.renamed:
+            self._name_when_drained(target)
+
+    def _name_when_drained(self, target: Target) -> None:
+        """At once if the process id is new, else after the records that wait."""
+        if self.services.of(target.tgid) is None:
             self._name(target)
+        else:
+            self._renamed.append(target)
 
     def _name(self, target: Target) -> None:
         self._on_target(target.tgid, self.services.add(target))

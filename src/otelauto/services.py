@@ -12,7 +12,7 @@ from otelauto.discover.watch import Target
 from otelauto.spans.service import build_service, host_attributes
 from otelauto.spans.span import Service
 
-LINGER_S: Final = 30.0  # its last records may still be on their way
+LINGER_S: Final = 5.0  # its last records may still be on their way
 
 
 class Services:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -11,6 +10,7 @@ import time
 import pytest
 from otelauto.abi import CaptureMode
 from otelauto.kernel.capture import DATA_RING
+from tests.kernel.child import running
 from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import RECEIVED, SENT, Recorder, cookie_of, verdict
 
@@ -28,7 +28,9 @@ def ping(pair: Pair, data: bytes, rounds: int) -> None:
     client, server = pair
     for _ in range(rounds):
         client.sendall(data)
-        server.recv(len(data), socket.MSG_WAITALL)
+        left = len(data)
+        while left:
+            left -= len(server.recv(left))
 
 
 def test_consumer_that_stopped(recorder: Recorder, connect: Connect) -> None:
@@ -109,46 +111,63 @@ def test_nothing_wakes_below_half(recorder: Recorder, tcp: Pair) -> None:
     assert not recorder.capture._poll.poll(0)
 
 
-def test_one_thread_reads_and_another_writes(recorder: Recorder, tcp: Pair) -> None:
-    """200,000 segments at one end, both ways at once, in two processes: exact."""
-    client, server = tcp
+PEER = """
+def write():
+    for _ in range(2400): peer.sendall(b"c" * 1000)
+writer = threading.Thread(target=write)
+writer.start()
+left = 2400000
+while left: left -= len(peer.recv(1 << 16))
+writer.join()
+"""
+
+
+def test_one_thread_reads_and_another_writes(recorder: Recorder) -> None:
+    """200,000 segments at one end, both ways at once: each direction contiguous and exact."""
     count, size = 100_000, 24
-    stream(recorder, server)
-    child = os.fork()
-    if child == 0:
-        _mirror(client, count, size)
-    cookie, client_cookie = cookie_of(server), cookie_of(client)
-    client.close()
-    recorder.capture.unwatch(child)
-    threads = [
-        threading.Thread(target=_write, args=(server, count, size)),
-        threading.Thread(target=_read, args=(server, count, size)),
-    ]
-    for thread in threads:
-        thread.start()
-    tally = {SENT: 0, RECEIVED: 0}
-    sequences: set[int] = set()
-    while any(thread.is_alive() for thread in threads) or recorder.capture.ring_fill:
-        recorder.capture.wait(0.02)
-        recorder.drain()
-        watched = recorder.of(cookie)
-        for piece in watched.pieces:
-            segment = piece.segment
-            assert (segment.offset, segment.unseen) == (tally[segment.direction], 0)
-            tally[segment.direction] += segment.length
-            letters = set(piece.payload)
-            assert letters == {ord("s") if segment.direction == SENT else ord("c")}
-        sequences.update(watched.sequences)
-        watched.pieces.clear()
-        watched.sequences.clear()
-    assert os.waitpid(child, 0)[1] == 0
+    with running() as child, socket.create_server(("127.0.0.1", 0)) as listening:
+        recorder.capture.unwatch(child.pid)
+        port = listening.getsockname()[1]
+        child.run(f"peer = socket.create_connection(('127.0.0.1', {port}))")
+        server, _ = listening.accept()
+        with server:
+            stream(recorder, server)
+            child.tell(f"exec({PEER!r}, globals())")
+            threads = [
+                threading.Thread(target=_write, args=(server, count, size)),
+                threading.Thread(target=_read, args=(server, count, size)),
+            ]
+            for thread in threads:
+                thread.start()
+            tally, sequences = follow(recorder, server, threads)
+    recorder.drain()
     counters = recorder.counters()
     assert counters["DROP_RING_FULL"] == 0
     assert tally == {SENT: count * size, RECEIVED: count * size}
-    others = sum(len(w.kinds) for c, w in recorder.connections.items() if c != cookie)
-    assert sequences == set(range(recorder.delivered - others))
-    assert client_cookie != cookie
-    assert counters["RECORDS_PRODUCED"] == recorder.delivered
+    assert sequences == list(range(2 * count + 1))
+    others = sum(len(watched.kinds) for watched in recorder.connections.values())
+    assert counters["RECORDS_PRODUCED"] == recorder.delivered == others
+
+
+def follow(
+    recorder: Recorder, server: socket.socket, threads: list[threading.Thread]
+) -> tuple[dict[int, int], list[int]]:
+    """Check each record as it comes: bytes moved by direction, and all sequence numbers."""
+    tally: dict[int, int] = {SENT: 0, RECEIVED: 0}
+    letter = {SENT: {ord("s")}, RECEIVED: {ord("c")}}
+    watched = recorder.of(server)
+    alive = True
+    while alive:
+        alive = any(thread.is_alive() for thread in threads)
+        recorder.capture.wait(0.02)
+        recorder.drain()
+        for piece in watched.pieces:
+            segment = piece.segment
+            assert (segment.offset, segment.unseen) == (tally[segment.direction], 0)
+            assert set(piece.payload) == letter[segment.direction]
+            tally[segment.direction] += segment.length
+        watched.pieces.clear()
+    return tally, sorted(watched.sequences)
 
 
 def _write(sock: socket.socket, count: int, size: int) -> None:
@@ -159,14 +178,3 @@ def _write(sock: socket.socket, count: int, size: int) -> None:
 def _read(sock: socket.socket, count: int, size: int) -> None:
     for _ in range(count):
         assert len(sock.recv(size, socket.MSG_WAITALL)) == size
-
-
-def _mirror(sock: socket.socket, count: int, size: int) -> None:
-    """The peer, in a child: writes and reads as much, and leaves without cleaning up."""
-    writer = threading.Thread(target=lambda: sock.sendall(b"c" * (count * size)))
-    writer.start()
-    left = count * size
-    while left:
-        left -= len(sock.recv(1 << 16))
-    writer.join()
-    os._exit(0)

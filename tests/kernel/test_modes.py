@@ -19,7 +19,7 @@ HEADS, STREAM, NOTHING = (
     CaptureMode.MODE_STREAM,
     CaptureMode.MODE_NOTHING,
 )
-STREAM_BUDGET, FIRST_TURN_WANT, UNDECIDED_WANT = 256 << 10, 8192, 2048  # bpf/turns.h
+STREAM_BUDGET, FIRST_TURN_WANT, UNDECIDED_WANT = 256 << 10, 8192, 8192  # bpf/turns.h
 
 
 def send(sender: socket.socket, receiver: socket.socket, data: bytes) -> None:

@@ -8,12 +8,14 @@ import socket
 import threading
 
 import pytest
-from otelauto.abi import SegmentFlag
+from otelauto.abi import AbiLimit, SegmentFlag
 from tests.kernel.calls import Slots, Timeout
 from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import RECEIVED, SENT, Recorder
 
 pytestmark = pytest.mark.kernel
+
+VECTORS_MAX = int(AbiLimit.VECTORS_MAX)
 
 
 def payloads(recorder: Recorder, sock: socket.socket, direction: int) -> list[bytes]:
@@ -115,10 +117,10 @@ def test_time_limit_hides_where_the_call_ends(recorder: Recorder, tcp: Pair) -> 
 def test_more_vectors_than_can_be_added_up(recorder: Recorder, tcp: Pair) -> None:
     """Whether such a message went out whole is not known, so what follows it is unread."""
     client, _ = tcp
-    slots = Slots([[b"x"] * 17, [b"second"]])
+    slots = Slots([[b"x"] * (VECTORS_MAX + 1), [b"second"]])
     assert slots.send(client) == 2
     first, second = recorder.of(client).of(SENT)
-    assert first.payload == b"x" * 16
+    assert first.payload == b"x" * VECTORS_MAX
     assert first.flags & SegmentFlag.FLAG_TRUNCATED
     assert second.payload == b""
     assert second.flags & SegmentFlag.FLAG_UNREAD

@@ -241,3 +241,31 @@ def test_an_aborted_head_says_what_is_known() -> None:
     assert facts(wire) == [("GET", "/a", None, "aborted")]
     wire = Wire().open().send(CLIENT, b"GET /a HTT").finish(CLIENT).close()
     assert facts(wire) == []
+
+
+def test_a_stream_whose_framing_is_lost_is_not_ended_by_a_pause_but_by_its_terminator() -> None:
+    wire = Wire(heads=Heads(8192, 60)).open().send(CLIENT, get("/a"))
+    wire.send(SERVER, bare(200, CHUNKED) + b"7\r\n1234567\r\n" + b"200\r\n" + b"z" * 512 + b"\r\n")
+    wire.send(SERVER, b"200\r\n" + b"y" * 512 + b"\r\n")
+    reader = Reader().feed(wire.records).tick(wire.time + 60 * SECOND_NS)
+    assert not reader.exchanges
+    wire.time += 60 * SECOND_NS
+    wire.send(SERVER, b"0\r\n\r\n")
+    reader.feed(wire.records[-1:]).tick(wire.time + SECOND_NS)
+    assert [e.end_ns for e in reader.exchanges] == [wire.time]
+
+
+def test_a_body_after_100_continue_is_not_the_next_request() -> None:
+    lengths = (b"Content-Length: 31", b"Content-Length: 32", b"Expect: 100-continue")
+    wire = Wire().open().send(CLIENT, request("POST", "/a", *lengths)).send(SERVER, bare(100))
+    wire.send(CLIENT, b"GET /evil HTTP/1.1\r\nHost: x\r\n\r\n.").send(SERVER, answer(400))
+    wire.send(CLIENT, get("/b")).send(SERVER, answer(200))
+    assert facts(wire) == [("POST", "/a", 400, None), ("GET", "/b", 200, None)]
+
+
+def test_after_100_continue_the_body_comes_whatever_the_answer() -> None:
+    fields = (b"Content-Length: 5", b"Expect: 100-continue")
+    wire = Wire().open().send(CLIENT, request("POST", "/a", *fields)).send(SERVER, bare(100))
+    wire.send(SERVER, answer(413)).send(CLIENT, b"12345").send(CLIENT, get("/b"))
+    wire.send(SERVER, answer(200))
+    assert [(t.status, t.request_size) for t in truths(read(wire))] == [(413, 5), (200, None)]

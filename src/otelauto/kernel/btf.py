@@ -51,7 +51,9 @@ class Btf:
     def __init__(self, raw: bytes) -> None:
         try:
             self._read(raw)
-        except (struct.error, IndexError, UnicodeDecodeError) as error:
+        except BtfError:
+            raise
+        except (struct.error, IndexError, ValueError) as error:
             raise BtfError(f"malformed BTF: {error}") from error
 
     def _read(self, raw: bytes) -> None:

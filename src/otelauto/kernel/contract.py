@@ -50,7 +50,7 @@ def section(path: Path, wanted: str) -> bytes:
         for name_at, _, _, _, offset, length in rows:
             if names[name_at : names.index(0, name_at)].decode() == wanted:
                 return raw[offset : offset + length]
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
         raise BtfError(f"{path} is not an ELF object: {error}") from error
     raise BtfError(f"{path} has no section {wanted}")
 

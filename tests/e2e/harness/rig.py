@@ -5,18 +5,38 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.harness.otelauto import Otelauto, Span
+from tests.e2e.harness.otelauto import PROGRAM, Otelauto, Span
 from tests.e2e.harness.process import free_port, wait_until
 
 from otelauto.control import ask
 
 Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An otelauto that has ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def run(*words: str | Path, seconds: float = 30.0, **options: Any) -> Ran:
+    """``otelauto`` with these words, to its end; ``options`` are those of ``subprocess.run``."""
+    command = [str(word) for word in (PROGRAM, *words)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds, check=False, **options
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def settings(directory: Path, *, prometheus: int = 0, ebpf: Tree, **more: Any) -> str:

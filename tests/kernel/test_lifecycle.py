@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a capture leaves behind (nothing), what it needs (little), and what it says when refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from otelauto.errors import KernelError
+from otelauto.kernel import capture, libbpf
+from otelauto.kernel.btf import KIND_STRUCT, Btf
+from otelauto.kernel.capture import NEEDED, Capture, Wanted
+from otelauto.kernel.contract import section
+from otelauto.kernel.libbpf import Library, library
+from otelauto.kernel.objects import OBJECTS
+from tests.kernel.conftest import Connect
+from tests.kernel.kernel_objects import ids, name
+from tests.kernel.recorder import DEADLINE, Recorder
+
+pytestmark = pytest.mark.kernel
+
+PROGRAMS = (
+    "sock_send", "sock_recv", "sock_state", "sock_gone",
+    "process_exec", "process_fork", "process_exit", "process_listen",
+)  # fmt: skip
+SOURCES = Path(__file__).parents[2] / "src"
+
+
+def ours(capture_: Capture) -> dict[str, set[int]]:
+    """Ids of the programs, maps and links of one capture, by their file descriptors."""
+    found: dict[str, set[int]] = {"program": set(), "map": set(), "link": set()}
+    for bpf in (capture_._sockets, capture_._processes):
+        found["program"] |= {_id(bpf.program_fd(program), "prog_id") for program in bpf.programs}
+        found["map"] |= {_id(bpf.map_fd(one), "map_id") for one in bpf._maps}
+    for fd in os.listdir("/proc/self/fd"):  # noqa: PTH208 - descriptors, not files
+        if (link := _id(int(fd), "link_id")) and _id(int(fd), "prog_id") in found["program"]:
+            found["link"].add(link)
+    return found
+
+
+def _id(fd: int, what: str) -> int:
+    try:
+        text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    except FileNotFoundError:
+        return 0
+    rows = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return int(rows.get(what, 0))
+
+
+def wait_until_gone(found: dict[str, set[int]]) -> None:
+    """The kernel frees programs and maps after a grace period."""
+    deadline = time.monotonic() + DEADLINE
+    while left := {kind: found[kind] & ids(kind) for kind in found}:
+        if not any(left.values()):
+            return
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.02)
+
+
+def test_nothing_is_left_after_close() -> None:
+    running = Capture(Wanted())
+    found = ours(running)
+    assert {name("program", number) for number in found["program"]} == set(PROGRAMS)
+    assert len(found["link"]) == len(PROGRAMS)
+    assert len(found["map"]) >= 9
+    running.close()
+    wait_until_gone(found)
+
+
+LOADER = """
+import os, sys, time
+from otelauto.kernel.capture import Capture, Wanted
+capture = Capture(Wanted())
+capture.watch(os.getpid())
+print("loaded", flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_is_left_after_kill() -> None:
+    before = {kind: ids(kind) for kind in ("program", "map", "link")}
+    child = subprocess.Popen(
+        [sys.executable, "-c", LOADER],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+    )
+    with child:
+        assert child.stdout
+        assert child.stdout.readline() == "loaded\n"
+        new = {kind: ids(kind) - before[kind] for kind in before}
+        new["program"] = {one for one in new["program"] if name("program", one) in PROGRAMS}
+        assert len(new["program"]) >= len(PROGRAMS)
+        mine = _held_by(child.pid)
+        child.kill()
+    wait_until_gone(mine)
+
+
+def _held_by(pid: int) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {"program": set(), "map": set(), "link": set()}
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        rows = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        for kind, key in (("link", "link_id"), ("map", "map_id"), ("program", "prog_id")):
+            if key in rows:
+                found[kind].add(int(rows[key]))
+                break
+    assert all(found.values())
+    return found
+
+
+# ---- refusals ----
+
+
+def refuse(
+    monkeypatch: pytest.MonkeyPatch, refused: str, error: type[OSError], code: int
+) -> None:
+    """Attaching the program ``refused`` fails; all else goes to the kernel."""
+    real: Callable[..., Any] = Library.call
+
+    def call(self: Library, function: str, *arguments: Any) -> Any:
+        if (
+            function == "bpf_program__attach"
+            and real(self, "bpf_program__name", arguments[0]).decode() == refused
+        ):
+            raise error(code, os.strerror(code))
+        return real(self, function, *arguments)
+
+    monkeypatch.setattr(Library, "call", call)
+
+
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name not in NEEDED])
+@pytest.mark.parametrize(("error", "code"), [(PermissionError, 1), (FileNotFoundError, 2)])
+def test_one_refused_program_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, program: str, error: type[OSError], code: int
+) -> None:
+    refuse(monkeypatch, program, error, code)
+    with closing(Capture(Wanted())) as running:
+        states = {probe.name: probe.state for probe in running.probes}
+        (why,) = [probe.why for probe in running.probes if probe.name == program]
+    assert states.pop(program) == "refused"
+    assert set(states.values()) == {"attached"}
+    assert len(states) == len(PROGRAMS) - 1
+    assert why == f"{os.strerror(code)} (errno {code})"
+
+
+@pytest.mark.parametrize("program", NEEDED)
+def test_a_needed_program_that_is_refused_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    before = ids("link")
+    refuse(monkeypatch, program, PermissionError, 1)
+    with pytest.raises(KernelError, match="cannot see socket traffic: .* is refused") as refusal:
+        Capture(Wanted())
+    assert "Linux 6.3" in refusal.value.remedy
+    assert refusal.value.exit_code == 3
+    mine = [_id(int(fd), "link_id") for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208
+    assert not {link for link in mine if link} - before, "what was attached stayed attached"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_hook_that_the_kernel_lacks(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    hooks = {
+        "sock_send": "sock_send_length",
+        "sock_recv": "sock_recv_length",
+        "sock_gone": "tcp_destroy_sock",
+        "sock_state": "inet_sock_set_state",
+        "process_listen": "inet_sock_set_state",
+        "process_exec": "sched_process_exec",
+        "process_fork": "sched_process_fork",
+        "process_exit": "sched_process_exit",
+    }
+    real = Library.has_tracepoint
+    monkeypatch.setattr(
+        Library, "has_tracepoint", lambda self, hook: hook != hooks[program] and real(self, hook)
+    )
+    if program in NEEDED:
+        with pytest.raises(KernelError, match="is absent"):
+            Capture(Wanted())
+        return
+    with closing(Capture(Wanted())) as running:
+        absent = {probe.name for probe in running.probes if probe.state == "absent"}
+        assert absent == {name for name, hook in hooks.items() if hook == hooks[program]}
+        assert all(cost.verified_instructions for cost in running.costs())
+
+
+def test_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str, **_: object) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(libbpf.ctypes, "CDLL", missing)
+    with pytest.raises(KernelError, match="libbpf") as refusal:
+        Library()
+    assert "apt-get install libbpf1" in refusal.value.remedy
+
+
+def test_without_kernel_types(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(capture, "Path", lambda _: tmp_path / "vmlinux")
+    with pytest.raises(KernelError, match="does not describe its types") as refusal:
+        Capture(Wanted())
+    assert "CONFIG_DEBUG_INFO_BTF" in refusal.value.remedy
+
+
+WITHOUT = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+from otelauto.kernel.capture import Capture, Wanted
+from otelauto.errors import KernelError
+from otelauto.kernel.libbpf import library
+library()
+dropped, user = {dropped!r}, {user}
+if user:
+    os.setgid(user)
+    os.setuid(user)
+elif dropped is not None:
+    header, sets = struct.pack("<II", 0x20080522, 0), ctypes.create_string_buffer(24)
+    assert libc.capget(header, sets) == 0
+    words = list(struct.unpack("<IIIIII", sets))
+    for number in dropped:
+        for kind in range(3):
+            words[number // 32 * 3 + kind] &= ~(1 << number % 32)
+    assert libc.capset(header, struct.pack("<IIIIII", *words)) == 0
+try:
+    capture = Capture(Wanted())
+except KernelError as error:
+    print(error.exit_code, error.message, "->", error.remedy)
+else:
+    print("loaded", {{probe.state for probe in capture.probes}})
+"""
+CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+
+
+def load_with(dropped: tuple[int, ...] | None, user: int = 0) -> str:
+    child = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(dropped=dropped, user=user)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        check=False,
+    )
+    assert not child.stderr
+    return child.stdout.strip()
+
+
+def test_a_user_who_is_not_root() -> None:
+    said = load_with(None, user=65534)
+    assert said == (
+        "3 not allowed to load BPF programs -> run as root, or with CAP_BPF and CAP_PERFMON"
+    )
+
+
+@pytest.mark.parametrize("kept", [(), (CAP_BPF,), (CAP_PERFMON,)], ids=["none", "bpf", "perfmon"])
+def test_root_without_the_capabilities(kept: tuple[int, ...]) -> None:
+    dropped = {CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF} - set(kept)
+    said = load_with(tuple(sorted(dropped)))
+    assert said.startswith("3 the kernel refuses to load BPF programs -> grant CAP_BPF"), said
+
+
+def test_the_two_capabilities_are_enough() -> None:
+    every = set(range(41)) - {CAP_BPF, CAP_PERFMON}
+    assert load_with(tuple(sorted(every))) == "loaded {'attached'}"
+
+
+def test_constants_are_set_in_the_kernel() -> None:
+    """Read from the loaded map: the host itself is never watched whole by a test."""
+    bpf = capture.BpfObject("procs")
+    with closing(bpf):
+        bpf.set_constants(system_wide=1, report_all_execs=1)
+        bpf._lib.call("bpf_object__load", bpf._object)
+        (rodata,) = (one for one in bpf._maps if one.endswith(".rodata"))
+        btf = Btf(section(OBJECTS / "procs.bpf.o", ".BTF"))
+        size = btf.find(KIND_STRUCT, "contract").size + 4096
+        memory = bpf.lookup(rodata, bytes(4), size)
+        assert memory is not None
+        assert memory.count(b"\1\0\0\0") >= 2
+
+
+# ---- state ----
+
+
+def test_state_of_a_connection_is_small() -> None:
+    btf = Btf(section(OBJECTS / "sockets.bpf.o", ".BTF"))
+    assert btf.find(KIND_STRUCT, "connection").size <= 256
+
+
+def test_memory_of_the_maps(recorder: Recorder) -> None:
+    memory = recorder.capture.kernel_memory()
+    assert 4 << 20 < memory <= 16 << 20
+
+
+def test_state_goes_with_the_socket(recorder: Recorder, connect: Connect) -> None:
+    """20,000 sockets come and go: the maps take no more than after 2,000, and none has state."""
+    socket_state: list[int] = []
+    for rounds in (1000, 9000):
+        for _ in range(rounds):
+            client, server = connect_and_close(connect)
+            del client, server
+        recorder.drain()
+        recorder.connections.clear()
+        socket_state.append(recorder.capture.kernel_memory())
+    assert socket_state[0] == socket_state[1]
+    assert recorder.counters()["DROP_STATE_REFUSED"] == 0
+    connections = recorder.capture._sockets.map_fd("connections")
+    assert not storage_of_open_sockets(connections)
+    client, server = connect("tcp4")
+    client.send(b"x")
+    server.recv(1)
+    assert set(storage_of_open_sockets(connections)) == {client.fileno(), server.fileno()}
+
+
+def connect_and_close(connect: Connect) -> tuple[int, int]:
+    client, server = connect("tcp4")
+    with client, server:
+        client.send(b"x")
+        server.recv(1)
+        return client.fileno(), server.fileno()
+
+
+def storage_of_open_sockets(map_fd: int) -> list[int]:
+    """Descriptors of this process's sockets that have state in the map (key: a descriptor)."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        key, value = int(fd).to_bytes(4, "little"), libbpf.ctypes.create_string_buffer(256)
+        try:
+            library().call("bpf_map_lookup_elem", map_fd, key, value)
+        except OSError:
+            continue
+        found.append(int(fd))
+    return found

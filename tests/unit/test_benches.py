@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks: that each runs on this machine, and what the page of results says of figures.
+
+How long anything took is no concern of these tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from benches.__main__ import ROWS
+from benches.compare import Cell, Compared
+from benches.harness import Load, cpu_ns, dropped, uncounted
+from benches.report import Budget, Figure, Section, merged, page, table
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+QUICK = {"BENCH_SECONDS": "1", "BENCH_PAIRS": "1"}
+
+
+def run_benches(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benches", *words],
+        cwd=ROOT,
+        env={**os.environ, **QUICK},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("row", ROWS)
+def test_a_bench_runs(row: str, tmp_path: Path) -> None:
+    results = tmp_path / "results.md"
+    done = run_benches("-o", results, row)
+    assert done.returncode == 0, done.stderr
+    text = results.read_text()
+    assert text == done.stdout.removesuffix("\n")
+    tables = [part for part in text.split("\n\n") if part.startswith("|")]
+    assert tables
+    for lines in map(str.splitlines, tables):
+        assert len(lines) > 2, "a table without rows"
+        assert len({line.count("|") for line in lines}) == 1
+
+
+def test_an_unknown_row_is_refused() -> None:
+    done = run_benches("epol")
+    assert done.returncode == 2
+    assert "no such row: epol (there are: epoll nginx" in done.stderr
+
+
+def test_a_figure_is_a_median_with_its_spread() -> None:
+    assert str(Figure([3.0, 1.0, 2000.0], "us")) == "3.00 us (1.00 to 2,000.00)"
+    assert str(Figure([2.25], digits=1)) == "2.2"
+
+
+def test_a_budget_is_judged_by_the_median() -> None:
+    figure = Figure([0.5, 0.7, 9.0], "us")
+    assert Budget("cost", figure, 0.7).cells()[2:] == ("at most 0.7 us", "met")
+    assert Budget("cost", figure, 0.69).cells()[3] == "**not met**"
+    assert Budget("left", figure, 0.7, at_least=True).cells()[2:] == ("at least 0.7 us", "met")
+    assert not Budget("left", figure, 0.71, at_least=True).met
+
+
+def test_sections_of_one_title_are_one() -> None:
+    def section(title: str, cell: str) -> Section:
+        return Section(title, "how", ("what",), [(cell,)], [Budget(cell, Figure([1]), 1)])
+
+    found = merged([section("a", "1"), section("b", "2"), section("a", "3")])
+    assert [(each.title, each.rows) for each in found] == [("a", [("1",), ("3",)]), ("b", [("2",)])]
+    text = page("python -m benches", [("kernel", "6")], found)
+    assert text.index("## Budgets") < text.index("## a") < text.index("## b")
+    assert table(("x", "yy"), [("1", "2")]) == "| x | yy |\n| - | -- |\n| 1 | 2  |"
+
+
+def test_differences_are_those_of_the_pairs() -> None:
+    pairs = [
+        (Cell(Load(100, 1), 10.0), Cell(Load(90, 1), 11.0)),
+        (Cell(Load(50, 1), 20.0), Cell(Load(50, 1), 22.0)),
+        (Cell(Load(200, 1), 5.0), Cell(Load(100, 1), 10.0, uncounted=3)),
+    ]
+    compared = Compared("service", "with", pairs)
+    assert compared.added.values == [1.0, 2.0, 5.0]
+    assert compared.ratio.values == [0.9, 1.0, 0.5]
+    assert compared.cpu_ratio.median == pytest.approx(10 / 11)
+    assert compared.uncounted.values == [0, 0, 3]
+
+
+def test_records_must_add_up() -> None:
+    counters = [
+        ["kernel_records_produced", "", 100],
+        ["records_delivered", "", 90],
+        ["kernel_records_dropped", "ring_full", 7],
+        ["kernel_records_dropped", "target_refused", 2],
+    ]
+    assert dropped({"counters": counters}) == 9
+    assert uncounted({"counters": counters}) == 3
+
+
+WORKER = """
+import sys, threading, time
+def work():
+    sum(range(5 * 10**6))
+    print(time.thread_time_ns(), flush=True)
+    sys.stdin.read()
+threading.Thread(target=work).start()
+"""
+
+
+def test_cpu_time_is_that_of_all_threads() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        by_worker_ns = int(child.stdout.readline())
+        every_ns = cpu_ns([child.pid])
+        main_ns = int(Path(f"/proc/{child.pid}/task/{child.pid}/schedstat").read_text().split()[0])
+        child.communicate()
+    assert every_ns >= by_worker_ns
+    assert every_ns > main_ns
