@@ -22,9 +22,7 @@ FLAGS = [
 ]  # fmt: skip
 
 
-def build(
-    output: Path, sources: Iterable[Path] | None = None, headers: Path = HERE
-) -> list[Path]:
+def build(output: Path, sources: Iterable[Path] | None = None, headers: Path = HERE) -> list[Path]:
     """Compile ``sources`` (every ``*.bpf.c`` of ``headers`` by default) to ``output``.
 
     Raises CalledProcessError; the compiler has said why on stderr.

@@ -291,7 +291,7 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	s->length = length;
 	place_segment(c, s, sk);
 	if (!plan.unread)
-		plan.unread = find_user_bytes(length, &plan.user);
+		plan.unread = find_user_bytes(&plan.user, length);
 	if (c->verdict.mode == MODE_NOTHING)
 		return 0;
 	if (enter_turn(c, direction))

@@ -143,13 +143,16 @@ INLINE void pass_slot(int result)
  *
  * Until the call returns, ax holds -ENOSYS (entry code of arch/x86); anything else is work that the
  * kernel runs on the way out (io_uring completions), whose bytes the registers do not describe.
+ * A function of its own for the verifier.
  */
-INLINE __u32 find_user_bytes(__u64 length, struct user_bytes *to)
+GLOBAL __u32 find_user_bytes(struct user_bytes *to, __u64 length)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
 	struct user_message message;
 
+	if (!to)
+		return UNREAD_OTHER_CALL;
 	if (task->thread_info.status & TS_COMPAT)
 		return UNREAD_COMPAT_TASK;
 	if (!is_call_in_progress(task, regs))

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Meaning:
-    """A self-metric: its name without prefix, what it counts, and the label its reasons go by."""
+    """A self-metric: its name without prefix, what it counts, and the label its reasons go by.
+
+    A constant of the module that counts; compared by identity, which is cheap.
+    """
 
     name: str
     help: str

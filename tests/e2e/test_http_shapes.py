@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What HTTP looks like on a real socket: pipelines, upgrades, tunnels, interruptions, both sides."""
+"""What HTTP looks like on a real socket: pipelines, upgrades, tunnels, interruptions."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_the_bytes_of_a_neighbour_never_reach_user_space(tmp_path: Path, selecte
 
 
 def test_exports_to_the_watched_service_are_not_reported(tmp_path: Path) -> None:
-    """The service is the OTLP receiver itself: a span about an export would cause another export."""
+    """The service is the OTLP receiver itself: a span about an export would cause another."""
     with servers.running(BY_NAME["python-http.server"], tmp_path) as running:
         endpoint = {"endpoint": f"http://127.0.0.1:{running.port}"}
         with Rig(
@@ -70,9 +70,11 @@ def test_exports_to_the_watched_service_are_not_reported(tmp_path: Path) -> None
                 connection.close()
             rig.wait_for_paths(paths)
             rig.process.wait_for(
-                lambda: rig.total("otlp_metrics_exports") >= 10
-                and rig.total("otlp_traces_spans_sent") >= 3
-                and rig.total("own_exchanges_ignored") >= 10,
+                lambda: (
+                    rig.total("otlp_metrics_exports") >= 10
+                    and rig.total("otlp_traces_spans_sent") >= 3
+                    and rig.total("own_exchanges_ignored") >= 10
+                ),
                 "exports are made, and ignored",
                 30,
             )

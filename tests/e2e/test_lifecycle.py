@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -210,7 +209,7 @@ def test_a_deleted_binary(tmp_path: Path) -> None:
     program.write_bytes((BUILT / "epoll").read_bytes())
     program.chmod(0o755)
     with epoll(tmp_path, port, program) as process:
-        os.unlink(program)
+        program.unlink()
         with Rig(tmp_path, {"open_port": port}) as rig:
             assert rig.wait_for_target(process.pid)["service"] == "short-lived"
             ask(port, paths("a", 5))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import socket
 import ssl
 import subprocess
@@ -33,10 +32,8 @@ otel_metrics_export:
 otel_traces_export:
   endpoint: http://localhost:4318
 """
-CLEAR = {
-    name: ""
-    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OPEN_PORT")
-}
+VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OPEN_PORT")
+CLEAR = dict.fromkeys(VARIABLES, "")
 
 
 def ask(port: int, count: int) -> None:
@@ -189,4 +186,3 @@ def test_ciphertext_is_said_not_to_be_read(tmp_path: Path) -> None:
         wait_until(lambda: "it carries tls" in rig.process.stderr(), "the log says so too")
         rig.stop()
     assert rig.spans == []
-    assert json.dumps(rig.spans) == "[]"

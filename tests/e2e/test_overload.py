@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""More traffic than otelauto can follow: what is lost is counted exactly, and nothing is invented."""
+"""More traffic than otelauto can follow: losses are counted exactly, nothing is invented."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -18,7 +19,6 @@ from tests.e2e.harness.rig import Ran, Rig, run
 from tests.e2e.test_attach import BY_NAME
 
 pytestmark = pytest.mark.e2e
-NOBODY = 65534
 BY_PID = ("--pid", str(os.getpid()), "--print-json")
 
 # The command line in a process where something is different. What it needs is imported first: an
@@ -57,7 +57,12 @@ NO_BTF = """
 real = Path.exists
 Path.exists = lambda self: str(self) != "/sys/kernel/btf/vmlinux" and real(self)
 """
-AS_NOBODY = f"os.setgroups([]); os.setresgid({NOBODY}, {NOBODY}, {NOBODY}); os.setresuid({NOBODY}, {NOBODY}, {NOBODY})"
+AS_NOBODY = """
+nobody = 65534
+os.setgroups([])
+os.setresgid(nobody, nobody, nobody)
+os.setresuid(nobody, nobody, nobody)
+"""
 
 
 def simulate(difference: str, *words: str | Path) -> Ran:
@@ -132,25 +137,23 @@ def test_an_address_that_is_not_of_this_host(tmp_path: Path) -> None:
 
 def test_a_dead_endpoint_is_told_once_and_counted(tmp_path: Path) -> None:
     dead = {"endpoint": f"http://127.0.0.1:{free_port()}"}
-    with servers.running(BY_NAME["c-epoll"], tmp_path) as running:
-        with Rig(
-            tmp_path, {"open_port": running.port}, otel_traces_export=dead,
-            otel_metrics_export={**dead, "interval": "300ms"},
-        ) as rig:  # fmt: skip
-            for number in range(20):
-                path = f"/items/{number}"
-                connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
-                connection.request("GET", path)
-                connection.getresponse().read()
-                connection.close()
-                rig.wait_for_paths([path])
-            rig.process.wait_for(
-                lambda: rig.total("otlp_traces_spans_dropped", "unreachable") > 0,
-                "spans are given up", 40,
-            )  # fmt: skip
-            assert rig.total("otlp_metrics_export_failures", "unreachable") > 1
-            rig.stop()
-            warnings = [line for line in rig.process.stderr().splitlines() if "WARN" in line]
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(servers.running(BY_NAME["c-epoll"], tmp_path)).port
+        metrics = {**dead, "interval": "300ms"}
+        exports = {"otel_traces_export": dead, "otel_metrics_export": metrics}
+        rig = stack.enter_context(Rig(tmp_path, {"open_port": port}, **exports))
+        for number in range(20):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", f"/items/{number}")
+            connection.getresponse().read()
+            connection.close()
+            rig.wait_for_paths([f"/items/{number}"])
+        rig.process.wait_for(
+            lambda: rig.total("otlp_traces_spans_dropped", "unreachable") > 0, "giving up", 40
+        )
+        assert rig.total("otlp_metrics_export_failures", "unreachable") > 1
+        rig.stop()
+        warnings = [line for line in rig.process.stderr().splitlines() if "WARN" in line]
     assert len(warnings) == 2, warnings
     for signal in ("traces", "metrics"):
         assert sum(signal in line for line in warnings) == 1, warnings

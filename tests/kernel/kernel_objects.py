@@ -44,7 +44,8 @@ def name(kind: str, number: int) -> str:
         return ""
     try:
         info = ctypes.create_string_buffer(232)
-        request = ctypes.create_string_buffer(struct.pack("<IIQ", fd, 232, ctypes.addressof(info)), 16)
+        packed = struct.pack("<IIQ", fd, len(info), ctypes.addressof(info))
+        request = ctypes.create_string_buffer(packed, len(packed))
         assert _bpf(INFO_BY_FD, request) == 0
         return info.raw[NAME_AT[kind] : NAME_AT[kind] + 16].split(b"\0")[0].decode()
     finally:

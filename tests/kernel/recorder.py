@@ -136,9 +136,8 @@ def verdict(
     starts: tuple[bytes, bytes] = (b"", b""),
 ) -> abi.Verdict:
     """A verdict from values in the order of ``enum direction``."""
-    return abi.Verdict(
-        mode, *want, len(starts[0]), len(starts[1]), starts[0].ljust(8, b"\0"), starts[1].ljust(8, b"\0")
-    )
+    received, sent = (start.ljust(8, b"\0") for start in starts)
+    return abi.Verdict(mode, *want, len(starts[0]), len(starts[1]), received, sent)
 
 
 KINDS = ("tcp4", "tcp6", "mapped", "mptcp", "unix")

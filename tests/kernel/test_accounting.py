@@ -8,11 +8,12 @@ import threading
 import time
 
 import pytest
-from otelauto.abi import CaptureMode
-from otelauto.kernel.capture import DATA_RING
 from tests.kernel.child import running
 from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import RECEIVED, SENT, Recorder, cookie_of, verdict
+
+from otelauto.abi import CaptureMode
+from otelauto.kernel.capture import DATA_RING
 
 pytestmark = pytest.mark.kernel
 
@@ -85,7 +86,8 @@ def test_half_full_wakes_the_consumer_once(recorder: Recorder, tcp: Pair) -> Non
     stream(recorder, *tcp)
     recorder.capture.wait(0)  # whatever the registration left
     size, fill = 8000, 0.0
-    pings = threading.Thread(target=ping, args=(tcp, b"w" * size, DATA_RING // (2 * size) // 2 + 20))
+    enough = DATA_RING // (2 * size) // 2 + 20  # two records each: a little over half
+    pings = threading.Thread(target=ping, args=(tcp, b"w" * size, enough))
     began = time.monotonic()
     pings.start()
     while fill <= 0.5:
@@ -100,7 +102,7 @@ def test_half_full_wakes_the_consumer_once(recorder: Recorder, tcp: Pair) -> Non
     # Drained and filled again: a new crossing, a new wake-up.
     recorder.drain()
     assert recorder.capture.ring_fill < 0.5
-    ping(tcp, b"w" * size, DATA_RING // (2 * size) // 2 + 20)
+    ping(tcp, b"w" * size, enough)
     assert recorder.capture._poll.poll(0)
     assert recorder.counters()["DROP_RING_FULL"] == 0
 

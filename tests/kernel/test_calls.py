@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every system call that carries user bytes, over every kind of stream: the exact bytes and facts."""
+"""Every system call that carries user bytes, over every kind of stream: exact bytes and facts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from otelauto.abi import Opening, SegmentFlag, SocketRole
 from tests.kernel.calls import LIBC, RECEIVES, SENDS
 from tests.kernel.conftest import Connect
 from tests.kernel.recorder import (
@@ -19,6 +18,8 @@ from tests.kernel.recorder import (
     Watched,
     cookie_of,
 )
+
+from otelauto.abi import Opening, SegmentFlag, SocketRole
 
 pytestmark = pytest.mark.kernel
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from otelauto import abi
 from otelauto.errors import KernelError
 from otelauto.kernel import contract, objects
@@ -183,7 +184,7 @@ def test_round_trip_of_every_record(
             run_once(bpf, "emit_each")
             found: list[bytes] = []
             assert ring.drain(lambda view: found.append(bytes(view))) == len(EXPECTED)
-    assert contract.RECORDS == tuple(EXPECTED)
+    assert tuple(EXPECTED) == contract.RECORDS
     btf = btf_of(tmp_path / "roundtrip.bpf.o")
     for raw, (name, values) in zip(found, EXPECTED.items(), strict=True):
         record, packer = getattr(abi, contract.class_name(name)), getattr(abi, name.upper())

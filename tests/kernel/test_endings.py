@@ -7,9 +7,10 @@ import socket
 import struct
 
 import pytest
-from otelauto.abi import RecordKind, SegmentFlag
 from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import Recorder, Watched, cookie_of
+
+from otelauto.abi import RecordKind, SegmentFlag
 
 pytestmark = pytest.mark.kernel
 

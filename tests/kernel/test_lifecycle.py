@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.kernel.conftest import Connect
+from tests.kernel.kernel_objects import ids, name
+from tests.kernel.recorder import DEADLINE, Recorder
+
 from otelauto.errors import KernelError
 from otelauto.kernel import capture, libbpf
 from otelauto.kernel.btf import KIND_STRUCT, Btf
@@ -20,9 +24,6 @@ from otelauto.kernel.capture import NEEDED, Capture, Wanted
 from otelauto.kernel.contract import section
 from otelauto.kernel.libbpf import Library, library
 from otelauto.kernel.objects import OBJECTS
-from tests.kernel.conftest import Connect
-from tests.kernel.kernel_objects import ids, name
-from tests.kernel.recorder import DEADLINE, Recorder
 
 pytestmark = pytest.mark.kernel
 
@@ -118,9 +119,7 @@ def _held_by(pid: int) -> dict[str, set[int]]:
 # ---- refusals ----
 
 
-def refuse(
-    monkeypatch: pytest.MonkeyPatch, refused: str, error: type[OSError], code: int
-) -> None:
+def refuse(monkeypatch: pytest.MonkeyPatch, refused: str, error: type[OSError], code: int) -> None:
     """Attaching the program ``refused`` fails; all else goes to the kernel."""
     real: Callable[..., Any] = Library.call
 
@@ -156,7 +155,7 @@ def test_a_needed_program_that_is_refused_is_an_error(
 ) -> None:
     before = ids("link")
     refuse(monkeypatch, program, PermissionError, 1)
-    with pytest.raises(KernelError, match="cannot see socket traffic: .* is refused") as refusal:
+    with pytest.raises(KernelError, match=r"cannot see socket traffic: .* is refused") as refusal:
         Capture(Wanted())
     assert "Linux 6.3" in refusal.value.remedy
     assert refusal.value.exit_code == 3

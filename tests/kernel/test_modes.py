@@ -6,10 +6,11 @@ from __future__ import annotations
 import socket
 
 import pytest
-from otelauto import abi
-from otelauto.abi import AbiLimit, CaptureMode, SegmentFlag
 from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import RECEIVED, SENT, Piece, Recorder, cookie_of, verdict
+
+from otelauto import abi
+from otelauto.abi import AbiLimit, CaptureMode, SegmentFlag
 
 pytestmark = pytest.mark.kernel
 
@@ -19,7 +20,8 @@ HEADS, STREAM, NOTHING = (
     CaptureMode.MODE_STREAM,
     CaptureMode.MODE_NOTHING,
 )
-STREAM_BUDGET, FIRST_TURN_WANT, UNDECIDED_WANT = 256 << 10, 8192, 8192  # bpf/turns.h
+# bpf/turns.h
+STREAM_BUDGET, FIRST_TURN_WANT, UNDECIDED_WANT, LATER_WANT = 256 << 10, 8192, 8192, 1024
 
 
 def send(sender: socket.socket, receiver: socket.socket, data: bytes) -> None:
@@ -53,7 +55,7 @@ def last(recorder: Recorder, sock: socket.socket, direction: int, count: int = 1
 
 def test_heads_wants_the_first_bytes_of_a_turn(recorder: Recorder, tcp: Pair) -> None:
     client, server = tcp
-    settle(recorder, tcp, sent=1000, received=600)
+    settle(recorder, tcp, sent=1000, received=600, start=b"HTTP/1.")
     for fill in (b"a", b"b"):
         send(client, server, fill * 700)
         send(client, server, fill * 700)
@@ -78,7 +80,7 @@ def test_heads_wants_the_first_bytes_of_a_turn(recorder: Recorder, tcp: Pair) ->
 
 def test_small_segments_are_copied_whatever_the_budget(recorder: Recorder, tcp: Pair) -> None:
     client, server = tcp
-    settle(recorder, tcp, sent=100, received=100)
+    settle(recorder, tcp, sent=100, received=100, start=b"HTTP/1.")
     send(client, server, b"x" * 1000)
     send(client, server, b"s" * SMALL)
     send(client, server, b"l" * (SMALL + 1))
@@ -116,6 +118,17 @@ def test_a_message_head_in_mid_turn_goes_on_in_the_next_segment(
     send(client, server, b"b" * 1000)
     got = [piece.payload for piece in last(recorder, client, SENT, 3)]
     assert got == [b"x" * 900, b"HTTP/1.1" + b"a" * 492, b"b" * 400]
+
+
+@pytest.mark.parametrize(("want", "later"), [(3000, LATER_WANT), (400, 400), (0, 0)])
+def test_without_a_known_start_every_segment_may_hold_a_head(
+    recorder: Recorder, tcp: Pair, want: int, later: int
+) -> None:
+    client, server = tcp
+    settle(recorder, tcp, sent=want, received=0)
+    send(client, server, b"x" * 4000)
+    send(client, server, b"y" * 4000)
+    assert [p.payload for p in last(recorder, client, SENT, 2)] == [b"x" * want, b"y" * later]
 
 
 def test_nothing_but_the_end(recorder: Recorder, tcp: Pair) -> None:
@@ -232,9 +245,9 @@ def test_undecided_connections_are_streamed_within_a_budget(recorder: Recorder, 
         assert last(recorder, client, SENT)[0].payload == b"w" * size
         used += size
     send(client, server, b"x" * size)  # the turn had its share long ago
-    assert last(recorder, client, SENT)[0].payload == b""
+    assert last(recorder, client, SENT)[0].payload == b"x" * LATER_WANT
     send(server, client, b"y" * 4)
-    send(client, server, b"z" * size)
+    send(client, server, b"z" * 9000)
     assert last(recorder, client, SENT)[0].payload == b"z" * UNDECIDED_WANT
 
 

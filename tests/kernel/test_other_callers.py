@@ -9,9 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from otelauto.abi import SegmentFlag
 from tests.kernel.recorder import RECEIVED, SENT, Recorder, Watched
 from tests.unsupported import Unsupported
+
+from otelauto.abi import SegmentFlag
 
 pytestmark = pytest.mark.kernel
 
@@ -79,7 +80,8 @@ def test_io_uring(tmp_path: Path) -> None:
 
 
 def test_32_bit_caller(tmp_path: Path) -> None:
-    binary = compile_c("compat", tmp_path, "-static", "-nostdlib", "-no-pie", "-fno-stack-protector")
+    bare = ("-static", "-nostdlib", "-no-pie", "-fno-stack-protector")
+    binary = compile_c("compat", tmp_path, *bare)
     mine, its = socket.socketpair()
     with closing(Recorder()) as recorder, mine, its, recorder.counting() as grown:
         mine.send(b"an answer")

@@ -13,12 +13,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from otelauto.abi import ProcessEventKind
-from otelauto.errors import KernelError
-from otelauto.kernel.capture import Wanted
 from tests.kernel.child import running
 from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import IPPROTO_MPTCP, RECEIVED, SENT, Recorder
+
+from otelauto.abi import ProcessEventKind
+from otelauto.errors import KernelError
+from otelauto.kernel.capture import Wanted
 
 pytestmark = pytest.mark.kernel
 
@@ -57,8 +58,7 @@ def events(recorder: Recorder, kind: int, tgid: int) -> int:
     return sum(event.kind == kind and event.tgid == tgid for event in recorder.events)
 
 
-def test_child_is_watched_from_its_first_bytes(outside: Recorder, tcp: Pair) -> None:
-    client, server = tcp
+def test_child_is_watched_from_its_first_bytes(outside: Recorder) -> None:
     with running() as parent:
         outside.capture.watch(parent.pid)
         parent.run("listener = socket.create_server(('127.0.0.1', 0))")
@@ -151,12 +151,16 @@ def test_full_table_is_counted(outside: Recorder) -> None:
     with running() as parent:
         outside.capture.watch(parent.pid)
         with pytest.raises(KernelError, match="cannot watch process"):
-            for number in range(17_000):
-                outside.capture.watch((1 << 22) + 1 + number)  # above any process id
+            watch_many(outside, 17_000)
         with outside.counting() as grown:
             parent.run("import subprocess; subprocess.run(['true'], check=True)")
         assert grown["DROP_TARGET_REFUSED"] >= 1
         assert not [e for e in outside.events if e.kind == FORK]
+
+
+def watch_many(recorder: Recorder, count: int) -> None:
+    for number in range(count):
+        recorder.capture.watch((1 << 22) + 1 + number)  # above any process id
 
 
 @pytest.mark.parametrize("protocol", [0, IPPROTO_MPTCP], ids=["tcp", "mptcp"])
@@ -204,8 +208,9 @@ def test_bytes_of_others_never_appear(recorder: Recorder, tcp: Pair) -> None:
         other.run(f"canary = bytes.fromhex('{canary.hex()}')")
         other.run("a, b = socket.socketpair(); l = socket.create_server(('127.0.0.1', 0))")
         other.run("c = socket.create_connection(l.getsockname()); d, _ = l.accept()")
+        other.run("pairs = ((a, b), (c, d), (d, c))")
         for number in range(200):
-            other.tell("[(x.sendall(canary * 9), y.recv(4096)) for x, y in ((a, b), (c, d), (d, c))]")
+            other.tell("[(x.sendall(canary * 9), y.recv(4096)) for x, y in pairs]")
             client.sendall(b"watched %d" % number)
             server.recv(100)
         for _ in range(200):

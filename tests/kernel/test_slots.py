@@ -8,10 +8,11 @@ import socket
 import threading
 
 import pytest
-from otelauto.abi import AbiLimit, SegmentFlag
 from tests.kernel.calls import Slots, Timeout
 from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import RECEIVED, SENT, Recorder
+
+from otelauto.abi import AbiLimit, SegmentFlag
 
 pytestmark = pytest.mark.kernel
 
@@ -133,8 +134,8 @@ def test_threads_with_arrays_of_their_own_on_one_socket(recorder: Recorder, tcp:
     total = 4 * rounds * sum(50 + slot for slot in range(per_thread))
 
     def send(thread: int) -> None:
-        fill = [bytes([65 + thread * per_thread + slot]) * (50 + slot) for slot in range(per_thread)]
-        slots = Slots([[text] for text in fill])
+        first = 65 + thread * per_thread
+        slots = Slots([[bytes([first + slot]) * (50 + slot)] for slot in range(per_thread)])
         for _ in range(rounds):
             assert slots.send(client) == per_thread
 

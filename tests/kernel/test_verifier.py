@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs stay small: what the verifier walks through is on record, and growth is a decision."""
+"""The programs stay small: what the verifier walks through is on record; growth is decided."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.wire.transcripts import Truth
 from tests.wire.wire import CLIENT, SERVER, Heads, Wire, read
 
 from otelauto.flows.vocabulary import Likeness
-from otelauto.protocols.http1_head import Head, find_end, likeness
+from otelauto.protocols.http1_head import Fields, find_end, likeness
 
 TOKENS = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=12).map(lambda t: "x" + t)
 VALUES = st.text(
@@ -145,9 +145,9 @@ def test_fields_are_found_in_any_case_and_order(
     for number, value in enumerate(values):
         spelt = name.upper() if number % 2 else name
         lines.insert(number * 2, f"{spelt}:{value}\t")
-    head = Head("\r\n".join(["GET / HTTP/1.1", *lines]).encode("latin-1"))
+    head = Fields("\r\n".join(["", *lines]).encode("latin-1"))
     key = f"\n{name}:".encode()
-    wanted = [value.strip(" \t").encode("latin-1") for value in values]
+    wanted = tuple(value.strip(" \t").encode("latin-1") for value in values)
     assert head.values(key) == wanted
     assert head.value(key) == wanted[0]
     assert head.value(b"\nabsent:") is None

@@ -51,6 +51,7 @@ STREAM_EXCHANGES = 32  # after missing bytes, before less is copied again
 _TURN_START = int(SegmentFlag.FLAG_TURN_START)
 _TAIL = int(SegmentFlag.FLAG_TAIL)
 _MIDSTREAM = int(SegmentFlag.FLAG_MIDSTREAM)
+_TAIL = int(SegmentFlag.FLAG_TAIL)
 _UNKNOWN_ENDS = (Address(Family.INET, ""), Address(Family.INET, ""))
 
 

@@ -8,6 +8,11 @@ import socket
 from otelauto.abi import OPENING, SEGMENT, AbiLimit, Opening, RecordKind, Segment
 from otelauto.flows.vocabulary import Address, Family
 
+_OPENING = int(RecordKind.RECORD_OPENING)
+_SEGMENT = int(RecordKind.RECORD_SEGMENT)
+_ENDING = int(RecordKind.RECORD_ENDING)
+_CAPTURE_MAX = int(AbiLimit.CAPTURE_MAX)
+_HEAD_SIZE = SEGMENT.size
 _MAPPED_IPV4 = b"\0" * 10 + b"\xff\xff"  # RFC 4291, section 2.5.5.2
 
 _SEGMENT_KINDS = (int(RecordKind.RECORD_SEGMENT), int(RecordKind.RECORD_ENDING))
@@ -44,16 +49,16 @@ def _opening(record: memoryview | bytes) -> tuple[Opening, bytes]:
 
 
 def _segment(record: memoryview | bytes) -> tuple[Segment, bytes]:
-    if len(record) < SEGMENT.size:
+    if len(record) < _HEAD_SIZE:
         raise BadRecordError("short")
     segment = Segment._make(SEGMENT.unpack_from(record))
     captured = segment.captured
-    end = SEGMENT.size + captured
+    end = _HEAD_SIZE + captured
     if captured > segment.length or captured > _CAPTURE_MAX or end > len(record):
         raise BadRecordError("captured length")
     if segment.direction > 1:
         raise BadRecordError("direction")
-    return segment, bytes(record[SEGMENT.size : end])
+    return segment, bytes(record[_HEAD_SIZE:end])
 
 
 def ends(opening: Opening, path: bytes) -> tuple[Address, Address]:

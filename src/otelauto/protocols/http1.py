@@ -30,7 +30,7 @@ from otelauto.protocols.http1_body import (
 from otelauto.protocols.http1_head import (
     HEAD_MAX,
     KNOWN_METHODS,
-    Head,
+    Heads,
     find_end,
     likeness,
     split_request_line,
@@ -40,6 +40,7 @@ from otelauto.protocols.settings import ProtocolSettings
 
 _SWITCHING_PROTOCOLS = 101
 _NO_BODY = (204, 304)
+_HEADS = Heads()
 
 
 class Http1:
@@ -192,8 +193,7 @@ def _head(stream: Stream) -> tuple[bytes, int, bool] | None:
 
 
 def _request(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1Message:
-    head = Head(_whole_lines(lines) if truncated else lines)
-    line = head.start_line()
+    line, fields = _HEADS.split(_whole_lines(lines) if truncated else lines)
     parts = split_request_line(line)
     if parts is None and truncated:
         parts = _cut_request_line(lines)
@@ -208,11 +208,11 @@ def _request(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1M
         version=parts[2],
         method=parts[0],
         target=parts[1],
-        host=head.value(b"\nhost:"),
-        user_agent=head.value(b"\nuser-agent:"),
+        host=fields.value(b"\nhost:"),
+        user_agent=fields.value(b"\nuser-agent:"),
     )
-    message.may_upgrade = message.method == b"CONNECT" or head.value(b"\nupgrade:") is not None
-    for value in head.values(b"\ntraceparent:"):
+    message.may_upgrade = message.method == b"CONNECT" or fields.value(b"\nupgrade:") is not None
+    for value in fields.values(b"\ntraceparent:"):
         message.parent = traceparent.parse(value)
         if message.parent is not None:
             break
@@ -222,16 +222,16 @@ def _request(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1M
         leave_open(message)
         begin_body(message, stream)
         return message
-    expect = head.value(b"\nexpect:")
+    expect = fields.value(b"\nexpect:")
     message.expects_continue = expect is not None and expect.lower() == b"100-continue"
-    frame(message, head)
+    frame(message, fields)
     begin_body(message, stream)
     return message
 
 
 def _response(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1Message:
-    head = Head(_whole_lines(lines) if truncated else lines)
-    parts = status_of(head.start_line())
+    line, fields = _HEADS.split(_whole_lines(lines) if truncated else lines)
+    parts = status_of(line)
     if parts is None:
         raise Desync("not a status line")
     message = Http1Message(
@@ -248,7 +248,7 @@ def _response(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1
         message.truncated = True
         leave_open(message)
     else:
-        frame(message, head)
+        frame(message, fields)
     return message
 
 

@@ -7,13 +7,12 @@ import enum
 from dataclasses import dataclass
 
 from otelauto.flows.vocabulary import Message, Role, Stream, TraceContext
-from otelauto.protocols.http1_head import Head
+from otelauto.protocols.http1_head import CONFLICT, Fields
 
 _TERMINATOR = b"\r\n0\r\n\r\n"  # the end of a chunked body without trailers
 _CHUNK_LINE_MAX = 4096
 _TRAILER_LINE_MAX = 16 * 1024
 _SIZE_DIGITS_MAX = 15
-_LENGTH_DIGITS_MAX = 18
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -66,43 +65,9 @@ class Http1Message(Message):
         return self.declared
 
 
-def content_length(head: Head) -> int | None:
-    """The one Content-Length of a head, ``None`` without one (RFC 9112, section 6.3).
-
-    Raises:
-        ValueError: not a number, or values that differ.
-    """
-    values = head.values(b"\ncontent-length:")
-    if not values:
-        return None
-    if len(values) == 1 and values[0].isdigit():
-        return _decimal(values[0])
-    numbers = {item.strip(b" \t") for value in values for item in value.split(b",")}
-    lengths = {_decimal(number) for number in numbers}
-    if len(lengths) != 1:
-        raise ValueError("lengths differ")
-    return lengths.pop()
-
-
-def _decimal(digits: bytes) -> int:
-    if not digits.isdigit() or len(digits) > _LENGTH_DIGITS_MAX:
-        raise ValueError("not a length")
-    return int(digits)
-
-
-def transfer_codings(head: Head) -> list[bytes]:
-    """The transfer codings in order, lower case; empty without the field."""
-    values = head.values(b"\ntransfer-encoding:")
-    if not values:
-        return []
-    items = b",".join(values).lower().split(b",")
-    codings = [item.partition(b";")[0].strip(b" \t") for item in items]
-    return [coding for coding in codings if coding not in (b"", b"identity")]
-
-
-def frame(message: Http1Message, head: Head) -> None:
+def frame(message: Http1Message, fields: Fields) -> None:
     """Set the framing of a message that can have a body. Transfer-Encoding beats Content-Length."""
-    codings = transfer_codings(head)
+    codings, length = fields.codings, fields.length
     if codings:
         if codings[-1] == b"chunked":
             message.framing = Framing.CHUNKED
@@ -110,13 +75,9 @@ def frame(message: Http1Message, head: Head) -> None:
             _run_to_close(message)
         else:
             leave_open(message)
-        return
-    try:
-        length = content_length(head)
-    except ValueError:
+    elif length == CONFLICT:
         leave_open(message)
-        return
-    if length is not None:
+    elif length is not None:
         message.framing, message.declared = Framing.LENGTH, length
     elif message.role is Role.RESPONSE:
         _run_to_close(message)

@@ -28,16 +28,14 @@ _COMMON = (
     "http.request.method",
     "url.scheme",
     "http.response.status_code",
-    "http.route",
     "error.type",
     "network.protocol.version",
-    "server.address",
-    "server.port",
 )
-# A client does not know the route that serves it.
+# A client does not know the route that serves it. On the server, address and port are what a client
+# wrote into Host: no label is made of what strangers choose.
 _LABELS = {
-    Side.SERVER: _COMMON,
-    Side.CLIENT: tuple(name for name in _COMMON if name != "http.route"),
+    Side.SERVER: (*_COMMON, "http.route"),
+    Side.CLIENT: (*_COMMON, "server.address", "server.port"),
 }
 _SEEN_MAX = 4096
 

@@ -23,47 +23,99 @@ _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 _RESPONSE = b"HTTP/1."
 _STATUS_LINE_MIN = 12  # HTTP/1.1 200
 _SPACES = b" \t\r"
+_LENGTH_DIGITS_MAX = 18
+CONFLICT = -1  # a Content-Length that cannot be believed
 
 
-class Head:
-    """The lines of one head: the start line, then fields. Names are matched without case."""
+class Fields:
+    """The field lines of one head. Names are matched without case; what was asked is remembered.
 
-    __slots__ = ("_lower", "raw")
+    ``codings`` are the transfer codings in order, lower case. ``length`` is the one Content-Length,
+    ``None`` without one, and ``-1`` if it is no number or there are several that differ (RFC 9112,
+    section 6.3).
+    """
+
+    __slots__ = ("_known", "_lower", "codings", "length", "raw")
 
     def __init__(self, raw: bytes) -> None:
         if b"\n " in raw or b"\n\t" in raw:
             raw = _unfold(raw)
         self.raw = raw
         self._lower = raw.lower()
+        self._known: dict[bytes, tuple[bytes, ...]] = {}
+        self.codings = _codings(self.values(b"\ntransfer-encoding:"))
+        self.length = _content_length(self.values(b"\ncontent-length:"))
 
     def value(self, key: bytes) -> bytes | None:
         """The first value of the field whose lower-case name between LF and colon is ``key``."""
-        found = self._lower.find(key)
-        if found < 0:
-            return None
-        start = found + len(key)
-        end = self.raw.find(b"\n", start)
-        return (self.raw[start:end] if end >= 0 else self.raw[start:]).strip(_SPACES)
+        found = self.values(key)
+        return found[0] if found else None
 
-    def values(self, key: bytes) -> list[bytes]:
+    def values(self, key: bytes) -> tuple[bytes, ...]:
         """All values of a field, in order; ``key`` as for :meth:`value`."""
-        values: list[bytes] = []
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._find(key)
+        return known
+
+    def _find(self, key: bytes) -> tuple[bytes, ...]:
+        values = []
         found = self._lower.find(key)
         while found >= 0:
             start = found + len(key)
             end = self.raw.find(b"\n", start)
             values.append((self.raw[start:end] if end >= 0 else self.raw[start:]).strip(_SPACES))
-            found = self._lower.find(key, start) if end >= 0 else -1
-        return values
+            found = self._lower.find(key, start)
+        return tuple(values)
 
-    def start_line(self) -> bytes:
-        """The first line without its end."""
-        end = self.raw.find(b"\n")
-        return (self.raw[:end] if end >= 0 else self.raw).rstrip(b"\r")
+
+class Heads:
+    """Splits heads. A client sends the same fields again and again: the last ones are kept."""
+
+    KEPT_MAX = 256
+    KEPT_SIZE_MAX = 2048
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, Fields] = {}
+
+    def split(self, lines: bytes) -> tuple[bytes, Fields]:
+        """The start line without its end, and the fields."""
+        end = lines.find(b"\n")
+        if end < 0:
+            return lines.rstrip(b"\r"), Fields(b"")
+        raw = lines[end:]
+        fields = self._kept.get(raw)
+        if fields is None:
+            fields = Fields(raw)
+            if len(raw) <= self.KEPT_SIZE_MAX:
+                if len(self._kept) >= self.KEPT_MAX:
+                    self._kept.clear()
+                self._kept[raw] = fields
+        return lines[:end].rstrip(b"\r"), fields
+
+
+def _codings(values: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    if not values:
+        return ()
+    items = b",".join(values).lower().split(b",")
+    codings = (item.partition(b";")[0].strip(b" \t") for item in items)
+    return tuple(coding for coding in codings if coding not in (b"", b"identity"))
+
+
+def _content_length(values: tuple[bytes, ...]) -> int | None:
+    if not values:
+        return None
+    numbers = {item.strip(b" \t") for value in values for item in value.split(b",")}
+    lengths = {_decimal(number) for number in numbers}
+    return lengths.pop() if len(lengths) == 1 else CONFLICT
+
+
+def _decimal(digits: bytes) -> int:
+    return int(digits) if digits.isdigit() and len(digits) <= _LENGTH_DIGITS_MAX else CONFLICT
 
 
 def _unfold(raw: bytes) -> bytes:
-    """Replace obsolete line folding by spaces (RFC 9112, section 5.2), keeping the length."""
+    """Replace obsolete line folding by spaces (RFC 9112, section 5.2)."""
     lines = raw.split(b"\n")
     joined = [lines[0]]
     for line in lines[1:]:

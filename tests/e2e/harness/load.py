@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load: wrk with an id in every request, and kept connections that note when each exchange began."""
+"""Load: wrk with an id in every request, and kept connections that note what they did when."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -59,11 +61,9 @@ class Wrk:
 
     def stop(self) -> None:
         if not self._output.closed:
-            self.process.popen.send_signal(2)  # it prints its summary
-            try:
+            self.process.popen.send_signal(signal.SIGINT)  # it prints its summary
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.popen.wait(10)
-            except subprocess.TimeoutExpired:
-                pass
             self.process.stop()
             self._output.seek(0)
             self.summary = self._output.read()

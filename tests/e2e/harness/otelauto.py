@@ -44,6 +44,8 @@ class Otelauto:
             file.write_text(yaml)
             words += ["--config", file]
         self.spans: list[Span] = []
+        self.ended_by_itself = False
+        self._code: int | None = None
         errors = directory / "otelauto.err"
         self.process = Process(words, errors, env=settings, stdout=subprocess.PIPE)
         self._reader = threading.Thread(target=self._read, name="otelauto stdout")
@@ -78,11 +80,13 @@ class Otelauto:
                 raise
 
     def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
-        """Ends it; after that ``spans`` is everything that it ever printed."""
-        code = self.process.stop(sent)
-        self._reader.join(10)
-        wait_until(lambda: not self._reader.is_alive(), "its output is read to the end")
-        return code
+        """Ends it, if that was not done; after that ``spans`` is everything that it printed."""
+        if self._code is None:
+            self.ended_by_itself = self.process.popen.poll() is not None
+            self._code = self.process.stop(sent)
+            self._reader.join(10)
+            wait_until(lambda: not self._reader.is_alive(), "its output is read to the end")
+        return self._code
 
     def __enter__(self) -> Otelauto:
         try:
@@ -93,8 +97,7 @@ class Otelauto:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        ended_by_itself = self.process.popen.poll() is not None
         code = self.stop()
         if error is None:
-            assert not ended_by_itself, f"otelauto ended: {self.process.stderr()}"
+            assert not self.ended_by_itself, f"otelauto ended: {self.process.stderr()}"
             assert code == 0, f"exit code {code}: {self.process.stderr()}"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import urllib.request
 from collections import Counter
@@ -65,22 +64,7 @@ class Rig(Otelauto):
         self.directory = directory
         self.prometheus = free_port()
         yaml = settings(directory, prometheus=self.prometheus, ebpf=ebpf, **more)
-        self._code: int | None = None
         super().__init__(directory, yaml, environment)
-
-    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
-        """Ends it; the ``with`` block accepts that if it ended as asked."""
-        if self._code is None:
-            assert self.process.popen.poll() is None, f"it ended: {self.process.stderr()}"
-            self._code = super().stop(sent)
-        return self._code
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            super().stop()
-        else:
-            code = self.stop()
-            assert code == 0, f"exit code {code}: {self.process.stderr()}"
 
     def report(self) -> Tree:
         """What it says of itself."""
@@ -118,7 +102,7 @@ class Rig(Otelauto):
         return found[0]
 
     def wait_quiet(self) -> Tree:
-        """The report when every record that was produced has been read or dropped, twice the same."""
+        """The report when every record was read or dropped, and no more of them come."""
         reports: list[Tree] = []
 
         def quiet() -> bool:
