@@ -22,13 +22,12 @@ struct connection {
 	__u32 generation;           /* of the verdict */
 	tgid_t tgid;
 	tid_t tid;
-	__u32 stream_used;          /* of STREAM_BUDGET */
 	__u32 bits;                 /* enum connection_bit; set by mark() only */
 	__u16 turns;                /* saturates */
 	__u8 role;
 	__u8 turn_of;               /* direction of the turn + 1; 0: there was none */
 	__u8 started[2];            /* by direction: next_tcp_sequence is set; a byte each, for races */
-	__u8 pad[2];
+	__u8 pad[6];
 };
 
 struct {

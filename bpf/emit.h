@@ -18,7 +18,7 @@ INLINE void count(__u32 reason, __u64 amount)
 		__sync_fetch_and_add(slot, amount); /* a softirq's program may interrupt us here */
 }
 
-/* The data ring. A consumer on a timer drains it; crossing half-full wakes the consumer, once. */
+/* The data ring. A consumer on a timer drains it; crossing wake_at wakes it, once. */
 struct {
 	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_RINGBUF);
 	MAP_ATTRIBUTE(max_entries, 4 << 20);
@@ -47,7 +47,7 @@ struct {
 	MAP_TYPE(value, struct shared_state);
 } shared SEC(".maps");
 
-const volatile __u64 wake_at = 2 << 20; /* bytes waiting in the data ring */
+const volatile __u64 wake_at = 1 << 20; /* bytes waiting in the data ring */
 
 INLINE struct shared_state *shared_state(void)
 {

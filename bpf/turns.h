@@ -12,10 +12,9 @@
 #define OTELAUTO_TURNS_H
 
 enum {
-	STREAM_BUDGET = 256 << 10,  /* bytes of a connection copied while nothing is decided */
 	FIRST_TURNS = 2,            /* these are copied generously whatever the verdict */
 	FIRST_TURN_WANT = 8192,
-	UNDECIDED_WANT = 8192,      /* of each turn, after the budget was spent without a verdict */
+	UNDECIDED_WANT = 16384,     /* of each turn, while there is no verdict */
 	LATER_WANT = 1024,          /* of a later segment of a turn, where heads cannot be told */
 	DISORDER_JUMP = 1 << 20,    /* offset jump that makes an unknowable order visible as a hole */
 };
@@ -54,48 +53,29 @@ INLINE bool begins_message(struct connection *c, struct segment_plan *plan)
 }
 
 /*
- * Without a verdict everything is copied, up to a budget. Returns whether that decides.
- */
-INLINE bool want_stream(struct connection *c, struct segment_plan *plan)
-{
-	__u64 copied = plan->length < CAPTURE_MAX ? plan->length : CAPTURE_MAX;
-
-	if (c->verdict.mode != MODE_STREAM)
-		return false;
-	if (c->bits & CONNECTION_SETTLED)
-		return true;
-	if (c->stream_used + copied <= STREAM_BUDGET) {
-		c->stream_used += copied;
-		return true;
-	}
-	c->verdict.mode = MODE_HEADS;
-	c->verdict.want[0] = c->verdict.want[1] = UNDECIDED_WANT;
-	return false;
-}
-
-/*
  * How many bytes of this segment to copy (plan->wanted). A message head may begin in the middle of a
  * turn, behind a body that the service read late: it is found by its first bytes where these are
  * known; where they are not, the beginning of every segment is copied.
  */
 INLINE void want_bytes(struct connection *c, struct segment_plan *plan)
 {
-	__u32 d = plan->direction & 1, want, left;
+	bool settled = c->bits & CONNECTION_SETTLED;
+	__u32 d = plan->direction & 1, later = settled ? LATER_WANT : SMALL_SEGMENT;
+	__u32 want = settled ? c->verdict.want[d] : UNDECIDED_WANT, left;
 
 	plan->wanted = plan->length;
-	if (want_stream(c, plan) || plan->length <= SMALL_SEGMENT)
+	if (plan->length <= SMALL_SEGMENT || (settled && c->verdict.mode == MODE_STREAM))
 		return;
-	want = c->verdict.want[d];
 	if (c->turns <= FIRST_TURNS && want < FIRST_TURN_WANT)
 		want = FIRST_TURN_WANT;
 	left = c->captured[d] < want ? want - c->captured[d] : 0;
-	if (left < plan->length && c->verdict.start_length[d]) {
+	if (left < plan->length && settled && c->verdict.start_length[d]) {
 		if (begins_message(c, plan)) {
 			c->captured[d] = 0;
 			left = want;
 		}
-	} else if (left < LATER_WANT) {
-		left = want < LATER_WANT ? want : LATER_WANT;
+	} else if (left < later) {
+		left = want < later ? want : later;
 	}
 	if (plan->wanted > left)
 		plan->wanted = left;

@@ -18,13 +18,13 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if call.excinfo is not None and isinstance(call.excinfo.value, Unsupported):
+    unsupported = call.excinfo is not None and isinstance(call.excinfo.value, Unsupported)
+    if unsupported and call.excinfo is not None:
         path, line, _ = item.location
         report.outcome = "skipped"
         report.longrepr = (path, (line or 0) + 1, f"Unsupported: {call.excinfo.value}")
-    if NO_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-        report.longrepr = f"a skip is a failure here (OTELAUTO_NO_SKIPS=1): {_reason(report)}"
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _forbid(report, unsupported)
     return report
 
 
@@ -33,10 +33,18 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    if NO_SKIPS and report.outcome == "skipped":
-        report.outcome = "failed"
-        report.longrepr = f"a skip is a failure here (OTELAUTO_NO_SKIPS=1): {_reason(report)}"
+    if report.outcome == "skipped":
+        _forbid(report, False)
     return report
+
+
+def _forbid(report: Any, unsupported: bool) -> None:
+    """Make the skip a failure, unless it may be one."""
+    if unsupported and not NO_SKIPS:
+        return
+    rule = "OTELAUTO_NO_SKIPS=1" if unsupported else "raise tests.unsupported.Unsupported"
+    report.outcome = "failed"
+    report.longrepr = f"a skip is a failure here ({rule}): {_reason(report)}"
 
 
 def _reason(report: Any) -> str:

@@ -163,7 +163,7 @@ def run(config: Config) -> int:
     with closing(App(config)) as app:
         app.run(stop)
         log.info("stopping")
-    log.info("stopped spans=%d", app.publisher.processed)
+    log.info("stopped spans=%d dropped=%d", app.publisher.processed, app.publisher.dropped())
     return 0
 
 

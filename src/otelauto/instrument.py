@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The watching half of otelauto: discovery tells the kernel whom to watch, records come back.
 
-One thread does all of it, in turns of a tenth of a second. What becomes of the records is the
+One thread does all of it, in turns of a twentieth of a second. What becomes of the records is the
 caller's: ``take`` gets each of them.
 """
 
@@ -29,7 +29,7 @@ from otelauto.verdicts import put_verdict
 
 log = logging.getLogger("otelauto")
 
-BUSY_WAIT_S: Final = 0.1
+BUSY_WAIT_S: Final = 0.05
 IDLE_WAIT_S: Final = 0.2
 BUSY_COUNT_S: Final = 1.0
 IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
@@ -154,7 +154,7 @@ class Watcher:
         self._apply(self.discovery.scan(deep=True))
 
     def turn(self, take: Callable[[memoryview], None]) -> int:
-        """Wait for the next tenth of a second, then drain; returns the number of records."""
+        """Wait for the next turn, then drain; returns the number of records."""
         self.capture.wait(IDLE_WAIT_S if self._idle else BUSY_WAIT_S)
         self.poll_processes()
         gone, self._gone = self._gone, []

@@ -195,6 +195,10 @@ class Publisher:
         """What each exporter says of itself."""
         return {exporter.name: exporter.status() for exporter in self._exporters}
 
+    def dropped(self) -> int:
+        """Spans that the exporters gave up, summed."""
+        return sum(int(state.get("dropped") or 0) for state in self.status().values())
+
     # ---- the path of an exchange ----
 
     def deliver(self, exchange: Exchange) -> None:

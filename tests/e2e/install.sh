@@ -19,6 +19,8 @@ need nginx nginx-light
 need java default-jre-headless
 need javac default-jdk-headless
 need cargo cargo
+need wrk wrk
+need openssl openssl
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
 
 install_packages() {

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from tests.e2e.harness import bpf_ids, servers
-from tests.e2e.harness.load import KeptConnections, Wrk
+from tests.e2e.harness.load import KeptConnections, Wrk, served
 from tests.e2e.harness.process import wait_until
 from tests.e2e.harness.rig import Rig, ident_of, repeated
 from tests.e2e.test_attach import BY_NAME
@@ -77,3 +78,22 @@ def test_it_ends_at_rest_without_a_word_too_many(tmp_path: Path, sent: signal.Si
         wait_until(lambda: not bpf_ids.alive(owned), "the kernel has freed everything")
         assert not (tmp_path / "control.sock").exists()
         assert "WARN" not in rig.process.stderr()
+
+
+def test_what_the_end_leaves_no_room_for_is_said(tmp_path: Path) -> None:
+    """More waits in the ring than the printer's queue takes at once: the last line counts it."""
+    with servers.running(BY_NAME["c-epoll"], tmp_path) as running:
+        with Rig(tmp_path, {"open_port": running.port}, limits={"queue_length": 10}) as rig:
+            rig.process.popen.send_signal(signal.SIGSTOP)
+            with KeptConnections(running.port, 2, 200) as load:
+                pass
+            assert load.failures() == []
+            rig.process.popen.send_signal(signal.SIGTERM)
+            rig.process.popen.send_signal(signal.SIGCONT)
+            assert rig.stop() == 0
+        done = len(served(running.log))
+    last = rig.process.stderr().splitlines()[-1]
+    said = {key: int(count) for key, count in re.findall(r"(spans|dropped)=(\d+)", last)}
+    assert said["spans"] == done
+    assert said["dropped"] > 0
+    assert len(rig.spans) == done - said["dropped"]

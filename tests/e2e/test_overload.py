@@ -34,6 +34,8 @@ def test_a_stopped_consumer_loses_what_it_counts_and_recovers(tmp_path: Path) ->
                     60.0,
                 )
                 rig.process.popen.send_signal(signal.SIGCONT)
+                # The gap shows on connections that go on.
+                rig.process.wait_for(lambda: rig.total("flows_records_lost") > 0, "it catches up")
                 wrk.stop()
                 assert wrk.failures() == []
             report = rig.wait_quiet()
@@ -54,7 +56,6 @@ def test_a_stopped_consumer_loses_what_it_counts_and_recovers(tmp_path: Path) ->
     seen = [ident_of(span) for span in rig.spans]
     assert repeated(seen) == []
     assert not set(seen) - set(log), "invented"
-    assert total(report, "flows_records_lost") > 0
 
 
 def ask(port: int, paths: list[str]) -> None:

@@ -94,8 +94,10 @@ FALSIFICATIONS: dict[str, Callable[[list[Span]], object]] = {
 
 def check_that_lies_show(expected: list[Expected], spans: list[Span]) -> None:
     """The negative control: every single falsification of good spans must be found."""
+    exact = {one.path for one in expected if one.request_size.exact and one.response_size.exact}
     for name, falsify in FALSIFICATIONS.items():
         lying = copy.deepcopy(spans)
+        lying.sort(key=lambda span: span["attributes"]["url.path"] not in exact)
         falsify(lying)
         assert not compare(expected, lying).ok, name
 

@@ -13,7 +13,7 @@ from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import RECEIVED, SENT, Recorder, cookie_of, verdict
 
 from otelauto.abi import CaptureMode
-from otelauto.kernel.capture import DATA_RING
+from otelauto.kernel.capture import DATA_RING, WAKE_AT
 
 pytestmark = pytest.mark.kernel
 
@@ -82,32 +82,33 @@ def test_opening_that_was_dropped_is_told_again(recorder: Recorder, connect: Con
         assert watched.pieces[-1].segment.offset == 8000
 
 
-def test_half_full_wakes_the_consumer_once(recorder: Recorder, tcp: Pair) -> None:
+def test_a_quarter_full_wakes_the_consumer_once(recorder: Recorder, tcp: Pair) -> None:
     stream(recorder, *tcp)
     recorder.capture.wait(0)  # whatever the registration left
     size, fill = 8000, 0.0
-    enough = DATA_RING // (2 * size) // 2 + 20  # two records each: a little over half
+    enough = WAKE_AT // (2 * size) + 20  # two records each: a little over the mark
     pings = threading.Thread(target=ping, args=(tcp, b"w" * size, enough))
     began = time.monotonic()
     pings.start()
-    while fill <= 0.5:
+    mark = WAKE_AT / DATA_RING
+    while fill <= mark:
         recorder.capture.wait(30.0)
         fill = recorder.capture.ring_fill
         assert time.monotonic() - began < 25, "slept through the crossing"
     pings.join()
-    assert fill > 0.5
+    assert fill > mark
     # Above the mark, and told already: no wake-up for each further record.
     ping(tcp, b"w" * size, 5)
     assert not recorder.capture._poll.poll(0)
     # Drained and filled again: a new crossing, a new wake-up.
     recorder.drain()
-    assert recorder.capture.ring_fill < 0.5
+    assert recorder.capture.ring_fill < mark
     ping(tcp, b"w" * size, enough)
     assert recorder.capture._poll.poll(0)
     assert recorder.counters()["DROP_RING_FULL"] == 0
 
 
-def test_nothing_wakes_below_half(recorder: Recorder, tcp: Pair) -> None:
+def test_nothing_wakes_below_the_mark(recorder: Recorder, tcp: Pair) -> None:
     recorder.capture.wait(0)
     ping(tcp, b"w" * 1000, 100)
     assert not recorder.capture._poll.poll(0)

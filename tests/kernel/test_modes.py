@@ -21,7 +21,7 @@ HEADS, STREAM, NOTHING = (
     CaptureMode.MODE_NOTHING,
 )
 # bpf/turns.h
-STREAM_BUDGET, FIRST_TURN_WANT, UNDECIDED_WANT, LATER_WANT = 256 << 10, 8192, 8192, 1024
+FIRST_TURN_WANT, UNDECIDED_WANT, LATER_WANT = 8192, 16384, 1024
 
 
 def send(sender: socket.socket, receiver: socket.socket, data: bytes) -> None:
@@ -236,19 +236,21 @@ def test_a_verdict_takes_effect_when_it_is_published(recorder: Recorder, tcp: Pa
     assert last(recorder, client, SENT)[0].payload == b"before"
 
 
-def test_undecided_connections_are_streamed_within_a_budget(recorder: Recorder, tcp: Pair) -> None:
+def test_without_a_verdict_much_of_each_turn_is_copied(recorder: Recorder, tcp: Pair) -> None:
     client, server = tcp
     turns(tcp, 2)
-    used, size = 16, 8000
-    while used + size <= STREAM_BUDGET:
+    used, size = 16, 4000
+    while used + size <= UNDECIDED_WANT:
         send(client, server, b"w" * size)
         assert last(recorder, client, SENT)[0].payload == b"w" * size
         used += size
-    send(client, server, b"x" * size)  # the turn had its share long ago
-    assert last(recorder, client, SENT)[0].payload == b"x" * LATER_WANT
+    send(client, server, b"x" * size)
+    assert last(recorder, client, SENT)[0].payload == b"x" * (UNDECIDED_WANT - used)
+    send(client, server, b"x" * size)  # the turn had its share
+    assert last(recorder, client, SENT)[0].payload == b"x" * SMALL
     send(server, client, b"y" * 4)
-    send(client, server, b"z" * 9000)
-    assert last(recorder, client, SENT)[0].payload == b"z" * UNDECIDED_WANT
+    send(client, server, b"z" * size)
+    assert last(recorder, client, SENT)[0].payload == b"z" * size
 
 
 def test_a_settled_stream_has_no_budget(recorder: Recorder, tcp: Pair) -> None:
@@ -257,7 +259,7 @@ def test_a_settled_stream_has_no_budget(recorder: Recorder, tcp: Pair) -> None:
     recorder.capture.put_connection_verdict(cookie_of(client), verdict(STREAM))
     recorder.capture.publish()
     total = 0
-    while total < STREAM_BUDGET * 2:
+    while total < UNDECIDED_WANT * 4:
         send(client, server, b"w" * 16_000)
         total += 16_000
     pieces = recorder.of(client).of(SENT)[1:]

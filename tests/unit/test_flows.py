@@ -11,7 +11,7 @@ from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Reader, Wire
 
 from otelauto.abi import OPENING, SEGMENT, CaptureMode, RecordKind, SegmentFlag
 from otelauto.flows import meanings
-from otelauto.flows.endpoints import LEARN_EXCHANGES
+from otelauto.flows.endpoints import GENEROUS, LEARN_EXCHANGES
 from otelauto.flows.flows import IDLE_NS, UNIX_IDLE_NS, UNIX_STALLED_NS, Unread
 from otelauto.flows.vocabulary import Address, Family, Verdict
 
@@ -95,20 +95,23 @@ def test_longer_heads_raise_what_is_copied() -> None:
     assert [v.want for v in reader.flows.take_verdicts()] == [(8192, 8192)]
 
 
-def test_pipelining_has_everything_copied_again() -> None:
+def test_pipelining_has_more_copied_again() -> None:
     reader = Reader().feed(exchanges(Wire().open(), LEARN_EXCHANGES).records)
     reader.flows.take_verdicts()
     wire = Wire(cookie=2).open().send(CLIENT, get("/a") + get("/b"))
     reader.feed(wire.send(SERVER, answer() + answer()).records)
     endpoint = (NETNS, Address(Family.INET, "", 8080), True)
-    assert reader.flows.take_verdicts() == [Verdict(CaptureMode.MODE_STREAM, endpoint=endpoint)]
+    (verdict,) = reader.flows.take_verdicts()
+    assert (verdict.endpoint, verdict.want) == (endpoint, GENEROUS.want)
+    assert verdict.start == (b"", b"HTTP/1.")
     reader.feed(exchanges(Wire(cookie=3).open(), LEARN_EXCHANGES).records)
     assert reader.flows.take_verdicts() == []
     reader.feed(exchanges(Wire(cookie=4).open(), 8 * LEARN_EXCHANGES).records)
-    assert [v.mode for v in reader.flows.take_verdicts()] == [CaptureMode.MODE_HEADS]
+    (verdict,) = reader.flows.take_verdicts()
+    assert verdict.want < GENEROUS.want
 
 
-def test_missing_bytes_have_a_connection_copied_whole_for_a_while() -> None:
+def test_missing_bytes_have_more_of_a_connection_copied_for_a_while() -> None:
     wire = exchanges(Wire().open(), LEARN_EXCHANGES)
     reader = Reader().feed(wire.records)
     reader.flows.take_verdicts()
@@ -117,10 +120,8 @@ def test_missing_bytes_have_a_connection_copied_whole_for_a_while() -> None:
     exchanges(wire, 40)
     reader.feed(wire.records[at:])
     verdicts = reader.flows.take_verdicts()
-    assert [(v.mode, v.connection) for v in verdicts] == [
-        (CaptureMode.MODE_STREAM, 1),
-        (CaptureMode.MODE_HEADS, 1),
-    ]
+    assert [v.connection for v in verdicts] == [1, 1]
+    assert verdicts[0].want == GENEROUS.want > verdicts[1].want
     assert reader.counters.get(meanings.DESYNCS) == 1
 
 

@@ -25,7 +25,7 @@ from otelauto.abi import CaptureMode, Opening, Segment, SegmentFlag, SocketRole
 from otelauto.counters import Counters
 from otelauto.flows import meanings
 from otelauto.flows.conversation import Conversation, Entry
-from otelauto.flows.endpoints import Endpoint, Endpoints, key_of
+from otelauto.flows.endpoints import GENEROUS, Endpoint, Endpoints, key_of
 from otelauto.flows.records import ends
 from otelauto.flows.stream import ByteStream
 from otelauto.flows.vocabulary import (
@@ -46,12 +46,11 @@ LOOK_MAX = 16 * 1024  # bytes of a turn looked at for a protocol
 TURNS_FRESH = 2  # turns looked at on a connection seen from its beginning
 TURNS_JOINED = 8  # ... joined midstream
 DESYNCS_MAX = 8  # in a row, before the protocol is doubted
-STREAM_EXCHANGES = 32  # after missing bytes, before less is copied again
+GENEROUS_EXCHANGES = 32  # after missing bytes, before less is copied again
 
 _TURN_START = int(SegmentFlag.FLAG_TURN_START)
 _TAIL = int(SegmentFlag.FLAG_TAIL)
 _MIDSTREAM = int(SegmentFlag.FLAG_MIDSTREAM)
-_TAIL = int(SegmentFlag.FLAG_TAIL)
 _UNKNOWN_ENDS = (Address(Family.INET, ""), Address(Family.INET, ""))
 
 
@@ -81,7 +80,7 @@ class Connection:
     __slots__ = (
         "_applied", "_candidates", "_conversation", "_desyncs", "_endpoint", "_hub",
         "_midstream", "_recognizer", "_request_direction", "_revised", "_serves", "_state",
-        "_streaming", "_turns", "carries", "cookie", "ends", "half_closed", "last_ns", "missing",
+        "_generous", "_turns", "carries", "cookie", "ends", "half_closed", "last_ns", "missing",
         "netns", "sequence", "streams", "tgid",
     )  # fmt: skip
 
@@ -108,7 +107,7 @@ class Connection:
         self._desyncs = 0
         self._revised = False
         self._endpoint: Endpoint | None = None
-        self._streaming = 0  # exchanges still to be copied whole
+        self._generous = 0  # exchanges of which more is still to be copied
         self._applied: Verdict | None = None  # the connection's own, which beats its endpoint's
         self._serves = opening is not None and opening.role == SocketRole.ROLE_SERVER
 
@@ -284,10 +283,10 @@ class Connection:
         self._state = State.DETECTING
 
     def _copy_all(self) -> None:
-        """Bytes were missing where less than all of them is copied: ask for all, for a while."""
-        self._streaming = STREAM_EXCHANGES
-        if self._applied is None or self._applied.mode != CaptureMode.MODE_STREAM:
-            self._say(Verdict(CaptureMode.MODE_STREAM))
+        """Bytes were missing: have more of each turn copied, for a while."""
+        self._generous = GENEROUS_EXCHANGES
+        if self._applied is not GENEROUS:
+            self._say(GENEROUS)
 
     def _say(self, verdict: Verdict) -> None:
         self._applied = verdict
@@ -410,8 +409,8 @@ class Connection:
         cut = (request.truncated, response.truncated)
         self._hub.endpoints.learn(endpoint, heads, cut, pipelined)
         own = self._applied is not None or endpoint.key is None
-        if self._streaming:
-            self._streaming -= 1
+        if self._generous:
+            self._generous -= 1
         elif own and endpoint.verdict is not None and endpoint.verdict is not self._applied:
             self._say(endpoint.verdict)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is learned about endpoints: how little of their connections has to be copied.
 
-A connection begins in stream mode, where every segment is copied. Once the exchanges of an endpoint
+Of a connection without a verdict, much of each turn is copied. Once the exchanges of an endpoint
 have shown that requests wait for their responses, the first bytes of each turn are enough. A
 pipelined request or a head that did not fit takes that back.
 """
@@ -18,6 +18,10 @@ RELEARN_MAX = 4096
 WANT_REQUEST = 8192  # a traceparent may stand at the end of a long head
 WANT_RESPONSE_MIN = 1024
 WANT_RESPONSE_MAX = 8192
+# Where messages follow one another without waiting, a head may lie anywhere in a turn. Still no
+# more than this is copied of one: bulk data must not fill the ring.
+WANT_GENEROUS = int(AbiLimit.CAPTURE_MAX)
+GENEROUS = Verdict(CaptureMode.MODE_HEADS, (WANT_GENEROUS, WANT_GENEROUS))
 ENDPOINTS_MAX = 4096
 
 Key = tuple[int, Address, bool]  # netns inode, address, is local
@@ -94,24 +98,27 @@ class Endpoints:
         if cut[0] and endpoint.want_request < AbiLimit.CAPTURE_MAX:
             endpoint.want_request = int(AbiLimit.CAPTURE_MAX)
             grown = True
-        if endpoint.verdict is None or endpoint.verdict.mode == CaptureMode.MODE_STREAM:
+        if endpoint.verdict is None or endpoint.verdict.want == GENEROUS.want:
             if endpoint.plain >= endpoint.needed:
-                self._decide(endpoint, self._heads(endpoint))
+                self._decide(endpoint, self._learned(endpoint))
         elif grown:
-            verdict = self._heads(endpoint)
+            verdict = self._learned(endpoint)
             if verdict != endpoint.verdict:
                 self._decide(endpoint, verdict)
 
     def _unlearn(self, endpoint: Endpoint) -> None:
         endpoint.plain = 0
-        if endpoint.verdict is None or endpoint.verdict.mode == CaptureMode.MODE_HEADS:
+        if endpoint.verdict is None or endpoint.verdict.want != GENEROUS.want:
             endpoint.needed = min(endpoint.needed * 8, RELEARN_MAX)
-            self._decide(endpoint, Verdict(CaptureMode.MODE_STREAM, endpoint=endpoint.key))
+            self._decide(endpoint, self._heads(endpoint, GENEROUS.want))
 
-    def _heads(self, endpoint: Endpoint) -> Verdict:
+    def _learned(self, endpoint: Endpoint) -> Verdict:
         response = _power_of_two(2 * endpoint.largest_response)
         response = min(max(response, WANT_RESPONSE_MIN), WANT_RESPONSE_MAX)
-        want = (endpoint.want_request, response)
+        return self._heads(endpoint, (endpoint.want_request, response))
+
+    def _heads(self, endpoint: Endpoint, want: tuple[int, int]) -> Verdict:
+        """``want`` is of requests and of responses."""
         start = (b"", endpoint.start)
         if endpoint.request_direction == 1:
             want, start = want[::-1], start[::-1]

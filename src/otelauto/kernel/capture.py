@@ -20,6 +20,7 @@ from otelauto.kernel.ring import Ring
 
 DATA_RING: Final = 4 << 20
 EVENT_RING: Final = 256 << 10
+WAKE_AT: Final = DATA_RING // 4  # crossing it wakes the consumer: room for what comes meanwhile
 SHARED_MAPS: Final = ("targets", "counters", "records", "events", "shared")
 NEEDED: Final = ("sock_send", "sock_recv")
 TGID: Final = struct.Struct("<I")
@@ -87,7 +88,7 @@ class Capture:
 
     def _load(self, wanted: Wanted) -> list[Probe]:
         sockets, processes = self._sockets, self._processes
-        sockets.set_constants(system_wide=int(wanted.system_wide), wake_at=DATA_RING // 2)
+        sockets.set_constants(system_wide=int(wanted.system_wide), wake_at=WAKE_AT)
         processes.set_constants(
             system_wide=int(wanted.system_wide), report_all_execs=int(wanted.report_all_execs)
         )
@@ -163,7 +164,7 @@ class Capture:
     # ---- draining ----
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but wake early for a process event or a data ring that is half full."""
+        """Sleep, but wake early for a process event or a data ring that fills."""
         self._poll.poll(seconds)
 
     def drain_records(self, take: Callable[[memoryview], None]) -> int:

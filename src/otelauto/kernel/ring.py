@@ -20,6 +20,7 @@ BUSY: Final = 1 << 31
 DISCARDED: Final = 1 << 30
 LENGTH_MASK: Final = DISCARDED - 1
 HEADER: Final = 8
+GIVE_BACK: Final = 64 << 10  # bytes taken before their room is given back, in the middle of a drain
 
 
 class Ring:
@@ -53,6 +54,7 @@ class Ring:
         """
         data, words, mask = self._data, self._words, self.size - 1
         position, end = self._consumer[0], self._producer[0]
+        give_back = position + GIVE_BACK
         taken = 0
         try:
             while position < end:
@@ -65,6 +67,9 @@ class Ring:
                 if not header & DISCARDED:
                     taken += 1
                     take(data[at + HEADER : at + HEADER + length])
+                    if position >= give_back:
+                        self._consumer[0] = position
+                        give_back = position + GIVE_BACK
         finally:
             self._consumer[0] = position
         return taken
