@@ -140,6 +140,14 @@ def verdict(
     return abi.Verdict(mode, *want, len(starts[0]), len(starts[1]), received, sent)
 
 
+def copy_everything(recorder: Recorder, *sockets: socket.socket) -> None:
+    """Decide for MODE_STREAM on these connections."""
+    for sock in sockets:
+        stream = verdict(abi.CaptureMode.MODE_STREAM)
+        recorder.capture.put_connection_verdict(cookie_of(sock), stream)
+    recorder.capture.publish()
+
+
 KINDS = ("tcp4", "tcp6", "mapped", "mptcp", "unix")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.conftest import Connect, Pair
-from tests.kernel.recorder import RECEIVED, SENT, Recorder, cookie_of
+from tests.kernel.recorder import RECEIVED, SENT, Recorder, cookie_of, copy_everything
 from tests.unsupported import Unsupported
 
 from otelauto.abi import SegmentFlag
@@ -210,6 +210,7 @@ def test_zero_copy_sends_with_little_option_memory(recorder: Recorder, connect: 
     with optmem(20_480):
         client, server = connect("tcp4")
         client.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
+        copy_everything(recorder, client, server)
         expected = b""
         for number in range(64):
             data = bytes([number]) * 3000

@@ -9,9 +9,15 @@ import socket
 
 import pytest
 from tests.kernel.conftest import Pair
-from tests.kernel.recorder import RECEIVED, SENT, Piece, Recorder, cookie_of, verdict
+from tests.kernel.recorder import (
+    RECEIVED,
+    SENT,
+    Piece,
+    Recorder,
+    copy_everything,
+)
 
-from otelauto.abi import AbiLimit, CaptureMode, SegmentFlag
+from otelauto.abi import AbiLimit, SegmentFlag
 
 pytestmark = pytest.mark.kernel
 
@@ -20,8 +26,9 @@ VECTORS_MAX = int(AbiLimit.VECTORS_MAX)
 NOISE = random.Random(7).randbytes(1 << 18)
 
 
-def room(pair: Pair) -> Pair:
-    """Large buffers: what one call sends, one call moves."""
+def room(recorder: Recorder, pair: Pair) -> Pair:
+    """Large buffers: what one call sends, one call moves. All of it is to be copied."""
+    copy_everything(recorder, *pair)
     for end in pair:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 21)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
@@ -73,7 +80,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES.keys())
 def test_sent_vectors(recorder: Recorder, tcp: Pair, sizes: list[int]) -> None:
-    client, server = room(tcp)
+    client, server = room(recorder, tcp)
     data = NOISE[: sum(sizes)]
     with recorder.counting() as grown:
         assert client.sendmsg(split(data, sizes)) == len(data)
@@ -105,10 +112,7 @@ def readable(sock: socket.socket) -> bool:
 
 
 def test_random_shapes(recorder: Recorder, tcp: Pair) -> None:
-    client, server = room(tcp)
-    for end in tcp:  # more bytes than are copied while nothing is decided
-        recorder.capture.put_connection_verdict(cookie_of(end), verdict(CaptureMode.MODE_STREAM))
-    recorder.capture.publish()
+    client, server = room(recorder, tcp)
     dice = random.Random(11)
     sent = []
     for _ in range(150):
@@ -156,7 +160,7 @@ def test_nothing_in_the_vectors_that_are_read(recorder: Recorder, tcp: Pair) -> 
 
 @pytest.mark.parametrize("size", [CAPTURE_MAX - 1, CAPTURE_MAX, CAPTURE_MAX + 1, 100_001])
 def test_flat_buffers_around_the_limit(recorder: Recorder, tcp: Pair, size: int) -> None:
-    client, server = room(tcp)
+    client, server = room(recorder, tcp)
     data = NOISE[:size]
     assert client.send(data) == size
     recorder_wait(recorder, server, size)

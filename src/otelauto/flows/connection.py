@@ -78,10 +78,30 @@ class Connection:
     """A connection by its cookie. Feeds its two streams to a conversation."""
 
     __slots__ = (
-        "_applied", "_candidates", "_conversation", "_desyncs", "_endpoint", "_hub",
-        "_midstream", "_recognizer", "_request_direction", "_revised", "_serves", "_state",
-        "_generous", "_turns", "carries", "cookie", "ends", "half_closed", "last_ns", "missing",
-        "netns", "sequence", "streams", "tgid",
+        "_applied",
+        "_candidates",
+        "_conversation",
+        "_desyncs",
+        "_endpoint",
+        "_generous",
+        "_hub",
+        "_midstream",
+        "_recognizer",
+        "_request_direction",
+        "_revised",
+        "_serves",
+        "_state",
+        "_turns",
+        "carries",
+        "cookie",
+        "ends",
+        "half_closed",
+        "last_ns",
+        "missing",
+        "netns",
+        "sequence",
+        "streams",
+        "tgid",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, cookie: int, opening: Opening | None, path: bytes) -> None:

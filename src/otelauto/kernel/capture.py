@@ -96,11 +96,12 @@ class Capture:
         probes = sockets.load()
         for name in SHARED_MAPS:
             processes.share_map(name, sockets)
+        probes += processes.load()
         for tgid in wanted.excluded:
             self.exclude(tgid)
-        probes += processes.load()
         for low, high in wanted.listen_ports:
             self._want_ports(low, high)
+        probes += sockets.attach() + processes.attach()
         for probe in probes:
             if probe.name in NEEDED and probe.state != "attached":
                 raise KernelError(

@@ -102,9 +102,9 @@ class BpfObject:
         self._lib.call("bpf_map__set_max_entries", self._maps[name], entries)
 
     def load(self) -> list[Probe]:
-        """Load all programs whose hook this kernel has, and attach them one by one.
+        """Load all programs whose hook this kernel has; returns the probes of the others.
 
-        Raises KernelError if the kernel takes none of them.
+        Raises KernelError if the kernel does not take them.
         """
         probes = []
         for name in list(self.programs):
@@ -119,9 +119,11 @@ class BpfObject:
             self._lib.call("bpf_object__load", self._object)
         except OSError as error:
             raise self._load_error(error) from error
-        for name, program in self.programs.items():
-            probes.append(self._attach(name, program))
         return probes
+
+    def attach(self) -> list[Probe]:
+        """Attach every loaded program; one that is refused leaves the others working."""
+        return [self._attach(name, program) for name, program in self.programs.items()]
 
     def _load_error(self, error: OSError) -> KernelError:
         if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
