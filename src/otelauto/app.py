@@ -19,7 +19,7 @@ from typing import Any, Final
 from otelauto import doctor as support
 from otelauto.config import Config
 from otelauto.control import Control, ask
-from otelauto.counters import Counters
+from otelauto.counters import Counters, Meaning
 from otelauto.errors import OtelautoError
 from otelauto.export.exposition import Family, Kind
 from otelauto.flows.flows import Flows
@@ -36,6 +36,9 @@ from otelauto.status import live_report
 
 log = logging.getLogger("otelauto")
 
+DEFECTS: Final = Meaning(
+    "defects", "Records given up because of a defect of otelauto; the log has the first."
+)
 CLOCK_INTERVAL_S: Final = 1.0
 EXPIRE_INTERVAL_S: Final = 5.0
 
@@ -83,9 +86,18 @@ class App:
             log.warning("nothing matches the selection yet; waiting for it to start")
         gc.freeze()  # what is alive now stays; collections look at the rest
         while not stop:
-            self.watcher.turn(self.flows.feed)
+            self.watcher.turn(self._feed)
             self._after_drain()
             self._housekeeping(time.monotonic())
+
+    def _feed(self, record: memoryview) -> None:
+        """A defect of a parser costs one record, never the instrumenter."""
+        try:
+            self.flows.feed(record)
+        except Exception:
+            self.counters.add(DEFECTS)
+            if self.counters.get(DEFECTS) == 1:
+                log.exception("a record could not be read: a defect of otelauto, please report it")
 
     def _after_drain(self) -> None:
         self.flows.tick(boot_now_ns())
@@ -130,7 +142,7 @@ class App:
 
     def close(self) -> None:
         """Deliver what the kernel still holds, flush the exporters, unload."""
-        self.watcher.drain(self.flows.feed)
+        self.watcher.drain(self._feed)
         self.flows.tick(boot_now_ns())
         self.watcher.count()
         self.publisher.close()

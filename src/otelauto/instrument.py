@@ -67,6 +67,10 @@ PROGRAM_MISSES: Final = Meaning(
     "program",
 )
 
+TARGETS_REFUSED: Final = Meaning(
+    "targets_refused", "Processes that match and are not watched: the table of targets is full."
+)
+
 KERNEL_COUNTERS: Final[dict[abi.Counter, tuple[Meaning, str]]] = {
     abi.Counter.RECORDS_PRODUCED: (RECORDS_PRODUCED, ""),
     abi.Counter.DROP_RING_FULL: (RECORDS_DROPPED, "ring_full"),
@@ -133,7 +137,10 @@ class Watcher:
         self.capture = Capture(
             Wanted(
                 system_wide=selector.system_wide,
-                report_all_execs=bool(selector.executable_name or selector.system_wide),
+                # Only a choice of process ids needs no news of programs that are started.
+                report_all_execs=bool(
+                    selector.open_ports or selector.executable_name or selector.system_wide
+                ),
                 excluded=(own,),
                 listen_ports=[(0, 65535)] if selector.system_wide else selector.open_ports,
             )
@@ -150,7 +157,7 @@ class Watcher:
         self._idle = False
 
     def start(self) -> None:
-        """The first look at /proc; raises KernelError if what was found cannot be watched."""
+        """The first look at /proc."""
         self._apply(self.discovery.scan(deep=True))
 
     def turn(self, take: Callable[[memoryview], None]) -> int:
@@ -222,7 +229,12 @@ class Watcher:
             self.services.remove(tgid)
             self._gone.append(tgid)
         for target in changes.started:
-            self.capture.watch(target.tgid)
+            try:
+                self.capture.watch(target.tgid)
+            except KernelError as error:
+                self._counters.add(TARGETS_REFUSED)
+                log.warning("%s", error.message)
+                continue
             self._name_when_drained(target)
             log.info(
                 "instrumenting service=%s pid=%d reason=%s ports=%s",

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.harness.process import Process, accepts, free_port, wait_until
 from tests.e2e.harness.rig import Rig, ident_of, path_of, run
 from tests.e2e.harness.servers import APPLICATION, BUILT
+from tests.scale import SCALE
 
 pytestmark = pytest.mark.e2e
 WORKERS = 16
@@ -66,7 +67,7 @@ def names(rig: Rig) -> set[str]:
 def test_a_target_killed_and_restarted_on_its_port(tmp_path: Path) -> None:
     port = free_port()
     with Rig(tmp_path, {"open_port": port}) as rig:
-        for life in range(3):
+        for life in range(3 * SCALE):
             with epoll(tmp_path, port) as process:
                 rig.wait_for_target(process.pid, 2.0)
                 ask(port, paths(f"life{life}", 20))
@@ -76,7 +77,7 @@ def test_a_target_killed_and_restarted_on_its_port(tmp_path: Path) -> None:
             wait_until(lambda: not rig.report()["targets"], "it is known to be dead")
         rig.stop()
     assert sorted(map(path_of, rig.spans)) == sorted(
-        path for life in range(3) for path in paths(f"life{life}", 20)
+        path for life in range(3 * SCALE) for path in paths(f"life{life}", 20)
     )
     assert names(rig) == {"epoll"}
 

@@ -20,11 +20,12 @@ from tests.e2e.harness.process import Process, accepts, free_port
 from tests.e2e.harness.rig import Rig, total
 from tests.e2e.harness.servers import PYTHON
 from tests.e2e.test_attach import BY_NAME
+from tests.scale import SCALE
 
 pytestmark = pytest.mark.e2e
 # Exchanges of each connection: so many that what is copied of them (at first everything, then 8 KiB
 # of a request) fits in the ring, whenever it is read.
-CONNECTIONS = (100, *[275] * 36)
+CONNECTIONS = (100, *[275] * (36 * SCALE))
 EXCHANGES = sum(CONNECTIONS)
 SIZES = (0, 1, 10, 255, 256, 257, 1000, 4096, 16_383, 16_384, 16_385, 50_000)
 OPTMEM = Path("/proc/sys/net/core/optmem_max")
