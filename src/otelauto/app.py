@@ -44,16 +44,15 @@ EXPIRE_INTERVAL_S: Final = 5.0
 
 
 class Stop:
-    """True once SIGINT or SIGTERM has come; a second one ends the process at once."""
+    """True once SIGINT or SIGTERM has come. The end is bounded in time; more change nothing."""
 
     def __init__(self) -> None:
         self.asked = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
-    def _ask(self, number: int, _frame: FrameType | None) -> None:
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(number, signal.SIG_DFL)
 
     def __bool__(self) -> bool:
         return self.asked
