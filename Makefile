@@ -42,14 +42,14 @@ check: bpf  ## style and types
 # Skips are failures here: whatever a test needs, tests/install.sh brings.
 test: check  ## everything, on this machine's kernel, with real servers
 	tests/install.sh
-	OTELAUTO_NO_SKIPS=1 $(PYTHON) -m pytest
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest
 
 soak: bpf  ## the end-to-end tests, SOAK times as long
 	tests/install.sh
-	OTELAUTO_NO_SKIPS=1 OTELAUTO_SCALE=$(SOAK) $(PYTHON) -m pytest tests/e2e --timeout=7200
+	TEST_NO_SKIPS=1 TEST_SCALE=$(SOAK) $(PYTHON) -m pytest tests/e2e --timeout=7200
 
 fuzz: bpf  ## FUZZ_RUNS mutated inputs for each parser
-	OTELAUTO_FUZZ_RUNS=$(FUZZ_RUNS) $(PYTHON) -m pytest tests/fuzz --timeout=7200
+	TEST_FUZZ_RUNS=$(FUZZ_RUNS) $(PYTHON) -m pytest tests/fuzz --timeout=7200
 
 bench: bpf  ## the figures of benches/RESULTS.md
 	tests/install.sh

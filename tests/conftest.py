@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Skips: only a typed ``Unsupported`` may cause one, and OTELAUTO_NO_SKIPS=1 forbids them all."""
+"""Skips: only a typed ``Unsupported`` may cause one, and TEST_NO_SKIPS=1 forbids them all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.unsupported import Unsupported
 
-NO_SKIPS = os.environ.get("OTELAUTO_NO_SKIPS") == "1"
+NO_SKIPS = os.environ.get("TEST_NO_SKIPS") == "1"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,7 +42,7 @@ def _forbid(report: Any, unsupported: bool) -> None:
     """Make the skip a failure, unless it may be one."""
     if unsupported and not NO_SKIPS:
         return
-    rule = "OTELAUTO_NO_SKIPS=1" if unsupported else "raise tests.unsupported.Unsupported"
+    rule = "TEST_NO_SKIPS=1" if unsupported else "raise tests.unsupported.Unsupported"
     report.outcome = "failed"
     report.longrepr = f"a skip is a failure here ({rule}): {_reason(report)}"
 

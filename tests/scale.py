@@ -5,4 +5,4 @@ from __future__ import annotations
 
 import os
 
-SCALE = int(os.environ.get("OTELAUTO_SCALE", "1"))
+SCALE = int(os.environ.get("TEST_SCALE", "1"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A seeded run of each fuzzer; OTELAUTO_FUZZ_RUNS makes it a long one (``make fuzz``)."""
+"""A seeded run of each fuzzer; TEST_FUZZ_RUNS makes it a long one (``make fuzz``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.wire.transcripts import answer, get
 from tests.wire.wire import CLIENT, SERVER, Reader, Wire
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-RUNS = int(os.environ.get("OTELAUTO_FUZZ_RUNS", "3000"))
+RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "3000"))
 
 
 @pytest.mark.parametrize("target", TARGETS)
