@@ -130,7 +130,7 @@ struct segment {
 	__u64 offset;          /* of the first byte in its direction; jumps over unseen bytes */
 	__u32 length;          /* bytes moved */
 	__u32 captured;        /* bytes of payload that follow */
-	tgid_t tgid;           /* of the last data call on the connection */
+	tgid_t tgid;           /* of the caller; of an ending: of the last data call */
 	tid_t tid;
 	__u32 tcp_sequence;    /* raw TCP sequence number of the first byte; 0 if not TCP */
 	__u32 unseen;          /* bytes just before this segment that no hook saw */

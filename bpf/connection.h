@@ -38,9 +38,8 @@ struct {
 } connections SEC(".maps");
 
 struct {
-	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_HASH);
+	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_LRU_HASH);
 	MAP_ATTRIBUTE(max_entries, 4096);
-	MAP_ATTRIBUTE(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, struct endpoint_key);
 	MAP_TYPE(value, struct verdict);
 } endpoint_verdicts SEC(".maps");
@@ -161,7 +160,8 @@ INLINE __u32 read_unix_path(struct sock *sk, __u8 *to)
 }
 
 /* The opening record; tried again with the next segment if the ring had no room. */
-INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w, ktime_ns now)
+INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w, __u64 id,
+		     ktime_ns now)
 {
 	struct opening *o = &w->opening;
 	__u64 size = sizeof(*o);
@@ -172,8 +172,8 @@ INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w,
 	o->sequence = __sync_fetch_and_add(&c->sequence, 1);
 	o->connection = bpf_get_socket_cookie(sk);
 	o->time = now;
-	o->tgid = c->tgid;
-	o->tid = c->tid;
+	o->tgid = id >> 32;
+	o->tid = id;
 	o->protocol = sk->sk_protocol;
 	o->inode = sk->sk_socket->file->f_inode->i_ino;
 	read_addresses(sk, o);

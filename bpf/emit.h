@@ -31,8 +31,9 @@ struct {
 
 /*
  * Written by both sides: a map of its own, which user space maps into its memory.
- * generation: targets or verdicts changed, connections look theirs up again; never 0. wake_pending: a wake-up is on its
- * way; the consumer clears it after a drain, so that a slow consumer does not make each record pay.
+ * generation: targets or verdicts changed, connections look theirs up again; never 0.
+ * wake_pending: a wake-up is on its way; the consumer clears it after a drain, so that a slow
+ * consumer does not make each record pay.
  */
 struct shared_state {
 	__u32 generation;

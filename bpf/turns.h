@@ -4,9 +4,11 @@
  * call on_segment() and on_ending(); state is reached through connection_get() only.
  *
  * Two threads may use one socket at once, one reading and one writing. Each direction's fields have
- * one writer then; the shared ones (sequence, turn) are updated so that a lost race costs at most
- * some bytes copied for nothing: bytes of a new turn are never skipped for it, because a message
- * head that starts mid-turn is found by its first bytes (verdict.start) or by its size.
+ * one writer then; the shared ones are the record number (atomic), the turn and the last caller. A
+ * lost race for the turn may start one too many (bytes copied for nothing) or none where one begins.
+ * Then, as behind a body that the service reads late, a message head is found by its first bytes
+ * (verdict.start) where these are known. Where they are not, the first LATER_WANT bytes of every
+ * segment are copied: a request head that lies further in, or is longer, is cut.
  */
 #ifndef OTELAUTO_TURNS_H
 #define OTELAUTO_TURNS_H
@@ -29,23 +31,27 @@ struct segment_plan {
 	enum direction direction;
 };
 
+/* Whether a message may begin with the segment. Of vectors only the first one is looked at. */
 INLINE bool begins_message(struct connection *c, struct segment_plan *plan)
 {
-	__u32 significant = c->verdict.start_length[plan->direction & 1];
+	__u64 significant = c->verdict.start_length[plan->direction & 1];
 	__u64 address = plan->user.address, first = 0, pattern, mask;
 
-	if (!significant || significant > 8 || plan->length < 8)
-		return false;
 	if (plan->user.count) {
 		struct user_vector vector;
 
 		if (bpf_probe_read_user(&vector, sizeof(vector), (void *)address))
 			return false;
 		address = vector.base;
-		if (vector.length < 8)
-			return false;
+		if (significant > vector.length)
+			significant = vector.length;
+		if (!significant)
+			return true;
 	}
-	if (bpf_probe_read_user(&first, sizeof(first), (void *)address))
+	OPAQUE(significant);
+	if (!significant || significant > 8)
+		return false;
+	if (bpf_probe_read_user(&first, significant, (void *)address))
 		return false;
 	__builtin_memcpy(&pattern, c->verdict.start[plan->direction & 1], 8);
 	mask = ~0ULL >> (64 - 8 * significant);
@@ -182,14 +188,14 @@ INLINE __u32 check_tcp_sequence(struct connection *c, struct segment *s, struct 
 /* ---- connections ---- */
 
 INLINE void fill_segment(struct segment *s, struct connection *c, struct sock *sk,
-			 enum record_kind kind, ktime_ns now)
+			 enum record_kind kind, __u64 id, ktime_ns now)
 {
 	s->kind = kind;
 	s->sequence = __sync_fetch_and_add(&c->sequence, 1);
 	s->connection = bpf_get_socket_cookie(sk);
 	s->time = now;
-	s->tgid = c->tgid;
-	s->tid = c->tid;
+	s->tgid = id >> 32;
+	s->tid = id;
 }
 
 /* Turn bookkeeping; true if this segment starts one. */
@@ -265,21 +271,24 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	s = &w->segment;
 	now = bpf_ktime_get_boot_ns();
 	if (mark(c, CONNECTION_ANNOUNCED))
-		announce(c, sk, w, now);
+		announce(c, sk, w, id, now);
 	__builtin_memset(s, 0, sizeof(*s));
 	s->direction = direction;
 	s->length = length;
 	place_segment(c, s, sk);
+	if (c->verdict.mode == MODE_NOTHING) {
+		if (!plan.unread && is_multi_message_call())
+			find_user_bytes(&plan.user, length); /* for its slot cursor */
+		return 0;
+	}
 	if (!plan.unread)
 		plan.unread = find_user_bytes(&plan.user, length);
-	if (c->verdict.mode == MODE_NOTHING)
-		return 0;
 	if (enter_turn(c, direction))
 		s->flags |= FLAG_TURN_START;
 	want_bytes(c, &plan);
 	copy_segment(w, &plan);
 	c->captured[direction & 1] += s->captured;
-	fill_segment(s, c, sk, RECORD_SEGMENT, now);
+	fill_segment(s, c, sk, RECORD_SEGMENT, id, now);
 	emit_record(w, sizeof(*s) + (s->captured & (2 * CAPTURE_MAX - 1)));
 	return 0;
 }
@@ -294,7 +303,8 @@ INLINE int on_ending(struct sock *sk, struct connection *c, __u32 flags)
 	s.direction = flags & FLAG_RECEIVE_ENDED ? DIRECTION_RECEIVED : DIRECTION_SENT;
 	s.flags = flags;
 	s.offset = c->offset[s.direction & 1];
-	fill_segment(&s, c, sk, RECORD_ENDING, bpf_ktime_get_boot_ns());
+	fill_segment(&s, c, sk, RECORD_ENDING, (__u64)c->tgid << 32 | c->tid,
+		     bpf_ktime_get_boot_ns());
 	emit_record(&s, sizeof(s));
 	return 0;
 }

@@ -119,6 +119,13 @@ INLINE bool is_call_in_progress(struct task_struct *task, struct pt_regs *regs)
 	return !(task->thread_info.status & TS_COMPAT) && (__s64)regs->ax == -ENOSYS;
 }
 
+INLINE bool is_multi_message_call(void)
+{
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+	return regs->orig_ax == CALL_SENDMMSG || regs->orig_ax == CALL_RECVMMSG;
+}
+
 /* A call that moved nothing: a message without bytes is a slot too, an error ends the run. */
 INLINE void pass_slot(int result)
 {
@@ -126,8 +133,7 @@ INLINE void pass_slot(int result)
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
 	struct slot_cursor *cursor;
 
-	if ((regs->orig_ax != CALL_SENDMMSG && regs->orig_ax != CALL_RECVMMSG) ||
-	    !is_call_in_progress(task, regs))
+	if (!is_multi_message_call() || !is_call_in_progress(task, regs))
 		return;
 	cursor = bpf_task_storage_get(&slot_cursors, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cursor)

@@ -19,7 +19,7 @@ find_python() {
 }
 
 missing_packages() {
-	ldconfig -p | grep -q 'libbpf\.so\.1' || echo libbpf1
+	"$1" -c 'import ctypes; ctypes.CDLL("libbpf.so.1")' 2>/dev/null || echo libbpf1
 	"$1" -c 'import ensurepip, venv' 2>/dev/null ||
 		echo "python$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
 }

@@ -11,7 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -39,6 +39,12 @@ log = logging.getLogger("otelauto")
 DEFECTS: Final = Meaning(
     "defects", "Records given up because of a defect of otelauto; the log has the first."
 )
+GAUGES: Final = {
+    "targets": "Processes that are watched.",
+    "ring_fill_ratio": "Share of the data ring that waits.",
+    "kernel_memory_bytes": "Kernel memory of all BPF maps.",
+    "metric_series": "RED series that are held.",
+}
 CLOCK_INTERVAL_S: Final = 1.0
 EXPIRE_INTERVAL_S: Final = 5.0
 
@@ -64,7 +70,7 @@ class App:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.counters = Counters()
-        self.started = time.time()
+        self.started = time.monotonic()
         self.clock = WallClock()
         self.watcher = Watcher(config, self.counters, on_gone=self._on_gone)
         self.publisher = Publisher(
@@ -73,6 +79,7 @@ class App:
         self.flows = make_flows(config, self.counters, self.publisher)
         self.control = Control(Path(config.control_socket))
         self._next_clock = self._next_expiry = 0.0
+        self._gauges: dict[str, float] = {}
         self._told: set[tuple[str, str]] = set()
 
     def run(self, stop: Stop) -> None:
@@ -87,6 +94,9 @@ class App:
         while not stop:
             self.watcher.turn(self._feed)
             self._after_drain()
+            if not self.publisher.has_audience():
+                log.warning("nobody reads standard output any more, and nothing else is exported")
+                return
             self._housekeeping(time.monotonic())
 
     def _feed(self, record: memoryview) -> None:
@@ -112,6 +122,8 @@ class App:
             self._next_expiry = now + EXPIRE_INTERVAL_S
             for service in self.watcher.services.expire():
                 self.publisher.forget(service)
+            self.publisher.expire()
+            self._gauge()
             self._tell_unread()
 
     def _tell_unread(self) -> None:
@@ -129,28 +141,32 @@ class App:
         return len(self.watcher.discovery.targets())
 
     def _families(self) -> Iterator[Family]:
-        """Gauges of the Prometheus page. Read by the scraping thread: single values only."""
+        """Gauges of the Prometheus page. Read by the scraping thread, which sees copies only."""
+        for name, value in self._gauges.items():
+            yield Family(f"otelauto_{name}", Kind.GAUGE, GAUGES[name], _sample(value))
+
+    def _gauge(self) -> None:
         capture = self.watcher.capture
-        for name, text, value in (
-            ("targets", "Processes that are watched.", self._target_count),
-            ("ring_fill_ratio", "Share of the data ring that waits.", lambda: capture.ring_fill),
-            ("kernel_memory_bytes", "Kernel memory of all BPF maps.", capture.kernel_memory),
-            ("metric_series", "RED series that are held.", self.publisher.red.size),
-        ):
-            yield Family(f"otelauto_{name}", Kind.GAUGE, text, _sample(value))
+        values = (
+            self._target_count(),
+            capture.ring_fill,
+            capture.kernel_memory(),
+            self.publisher.red.size(),
+        )
+        self._gauges = dict(zip(GAUGES, values, strict=True))
 
     def close(self) -> None:
-        """Deliver what the kernel still holds, flush the exporters, unload."""
-        self.watcher.drain(self._feed)
-        self.flows.tick(boot_now_ns())
-        self.watcher.count()
-        self.publisher.close()
-        self.control.close()
-        self.watcher.close()
+        """Stop capturing, deliver what is left, flush the exporters, unload. Each step is tried."""
+        with ExitStack() as steps:  # the last one first
+            steps.callback(self.watcher.close)
+            steps.callback(self.control.close)
+            steps.callback(self.publisher.close)
+            steps.callback(self.flows.close)
+            steps.callback(self.watcher.finish, self._feed)
 
 
-def _sample(value: Callable[[], float]) -> Callable[[], list[Any]]:
-    return lambda: [({}, value())]
+def _sample(value: float) -> Callable[[], list[Any]]:
+    return lambda: [({}, value)]
 
 
 def make_flows(config: Config, counters: Counters, publisher: Publisher) -> Flows:
@@ -247,7 +263,7 @@ def replay(config: Config, path: Path) -> int:
             last = max(last, int.from_bytes(taken[16:24], "little"))
             flows.tick(last)
             publisher.flush()
-        flows.tick(last + 10**9)
+        flows.close()
     except (KeyError, TypeError, ValueError) as error:
         raise OtelautoError(f"{path} holds a note that makes no sense: {error!r}") from error
     finally:

@@ -25,6 +25,7 @@ from otelauto.config.setting import Declaration, declarations
 from otelauto.config.settings import Config
 from otelauto.config.show import as_yaml, secrets
 from otelauto.errors import ConfigError, OtelautoError
+from otelauto.export.lines import printable
 
 log = logging.getLogger("otelauto")
 
@@ -234,9 +235,10 @@ def _complain(error: OtelautoError) -> None:
     parts = error.problems if isinstance(error, InvalidConfig) else [error]
     for part in parts:
         sentence = str(part) if not isinstance(part, OtelautoError) else part.message
-        sys.stderr.write(logs.masked(f"otelauto: {sentence}\n"))
-        if part.remedy:
-            sys.stderr.write(logs.masked(f"  -> {part.remedy}\n"))
+        sys.stderr.write(f"otelauto: {printable(logs.masked(sentence))}\n")
+        if part.remedy:  # it may have an example on lines of its own
+            lines = logs.masked(part.remedy).split("\n")
+            sys.stderr.write("  -> " + "\n".join(map(printable, lines)) + "\n")
 
 
 def _surprise(error: Exception) -> OtelautoError:

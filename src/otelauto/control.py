@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A unix socket, for its owner only, through which `status` and `doctor` ask a running otelauto.
 
-One connection, one answer: a JSON object, then end of file. The answer is made by the thread that
-owns the state, between two drains; the thread here only waits for it.
+One connection, one answer: a JSON object, the report or ``{"error": "..."}``, then end of file. It
+is made by the thread that owns the state, between two drains; the thread here only waits for it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from otelauto.errors import OtelautoError
 log = logging.getLogger("otelauto.control")
 
 ANSWER_SECONDS: Final = 5.0
+RETRY_SECONDS: Final = 0.1  # what keeps accept() from working may last
 Report = dict[str, Any]
 
 
@@ -30,8 +31,10 @@ class Control:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._asked: queue.SimpleQueue[queue.SimpleQueue[Report]] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[queue.SimpleQueue[bytes]] = queue.SimpleQueue()
         self._socket: socket.socket | None = None
+        self._closed = threading.Event()
+        self._complained = False
 
     def start(self) -> None:
         """Listen. A path that cannot be had costs `status`, nothing else: it is logged."""
@@ -45,28 +48,41 @@ class Control:
         ).start()
 
     def serve(self, report: Callable[[], Report]) -> None:
-        """Answer whoever has asked since the last call."""
+        """Answer whoever has asked since the last call. A defect of ``report`` is an answer too."""
         while not self._asked.empty():
-            self._asked.get().put(report())
+            reply = self._asked.get()
+            try:  # a question must not end the instrumenter
+                answer = json.dumps(report())
+            except Exception as error:
+                answer = json.dumps({"error": f"{type(error).__name__}: {error}"})
+                if not self._complained:
+                    self._complained = True
+                    log.exception("the report failed: a defect of otelauto, please report it")
+            reply.put(answer.encode())
 
     def close(self) -> None:
         """Stop listening and remove the socket."""
+        self._closed.set()
         if self._socket is not None:
             self._path.unlink(missing_ok=True)
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
             self._socket.close()
 
     def _run(self, listener: socket.socket) -> None:
-        while True:
+        while not self._closed.is_set():
             try:
                 peer, _ = listener.accept()
-            except OSError:
-                return  # closed
+            except OSError as error:
+                # A peer that gave up (ECONNABORTED), no descriptor free now (EMFILE), or closed.
+                log.debug("a question could not be accepted: %r", error)
+                self._closed.wait(RETRY_SECONDS)
+                continue
             with peer:
                 peer.settimeout(ANSWER_SECONDS)
-                reply: queue.SimpleQueue[Report] = queue.SimpleQueue()
+                reply: queue.SimpleQueue[bytes] = queue.SimpleQueue()
                 self._asked.put(reply)
                 try:
-                    peer.sendall(json.dumps(reply.get(timeout=ANSWER_SECONDS)).encode())
+                    peer.sendall(reply.get(timeout=ANSWER_SECONDS))
                 except (OSError, queue.Empty) as error:
                     log.debug("a question was not answered: %r", error)
 
@@ -95,7 +111,10 @@ def _answers(path: Path) -> bool:
 
 
 def ask(path: Path) -> Report:
-    """The report of the otelauto that runs; OtelautoError with a remedy if none answers."""
+    """The report of the otelauto that runs.
+
+    Raises OtelautoError with a remedy if none answers, or if it answers that it cannot report.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_SECONDS)
         try:
@@ -114,6 +133,12 @@ def ask(path: Path) -> Report:
             ) from error
     try:
         answer: Report = json.loads(b"".join(parts))
-    except ValueError as error:
+        if not isinstance(answer, dict):
+            raise TypeError("not an object")
+    except (TypeError, ValueError) as error:
         raise OtelautoError(f"the otelauto on {path} did not answer", "try again") from error
+    if "error" in answer:
+        raise OtelautoError(
+            f"the otelauto on {path} could not report: {answer['error']}", "look at its log"
+        )
     return answer

@@ -7,29 +7,24 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from otelauto import __version__
+from otelauto.capabilities import CAPABILITIES, held
 from otelauto.config import Config
 from otelauto.control import ask
 from otelauto.discover.candidates import candidates
 from otelauto.discover.environment import check_environment
 from otelauto.discover.procfs import ProcFs
 from otelauto.errors import KernelError, OtelautoError
+from otelauto.export.lines import printable
 from otelauto.instrument import naming_of
 from otelauto.kernel.capture import Capture, Wanted
 
-# capability: (its bit in <linux/capability.h>, what is lost without it)
-CAPABILITIES: Final = {
-    "CAP_BPF": (39, "BPF programs cannot be loaded: nothing is seen"),
-    "CAP_PERFMON": (38, "tracing programs cannot be loaded: nothing is seen"),
-    "CAP_SYS_PTRACE": (19, "other users' processes cannot be inspected: they are not found"),
-    "CAP_DAC_READ_SEARCH": (2, "other users' files cannot be read: names may be missing"),
-}
-
 
 def _say(line: str = "") -> None:
-    sys.stdout.write(line + "\n")
+    """Print a line. Names, paths and arguments in it are strangers' words to root's terminal."""
+    sys.stdout.write(printable(line) + "\n")
 
 
 def examine(config: Config) -> int:
@@ -47,16 +42,15 @@ def examine(config: Config) -> int:
 
 
 def _capabilities() -> None:
-    _say("\nCapabilities")
-    status = Path("/proc/self/status").read_text()
-    effective = int(next(x for x in status.splitlines() if x.startswith("CapEff:")).split()[1], 16)
-    for name, (bit, lost) in CAPABILITIES.items():
-        held = effective >> bit & 1
-        _say(f"  {'ok      ' if held else 'MISSING '}{name}{'' if held else f': {lost}'}")
+    _say()
+    _say("Capabilities")
+    for name, (_, lost) in CAPABILITIES.items():
+        _say(f"  ok      {name}" if held(name) else f"  MISSING {name}: {lost}")
 
 
 def _kernel() -> int:
-    _say("\nCapture")
+    _say()
+    _say("Capture")
     try:
         check_environment()
         capture = Capture(Wanted(excluded=(os.getpid(),)))
@@ -77,9 +71,11 @@ def _kernel() -> int:
 
 
 def _listeners(config: Config) -> None:
-    _say("\nListening here (put one of these under `ebpf:`)")
+    _say()
+    _say("Listening here (put one of these under `ebpf:`)")
     try:
-        found = candidates(ProcFs(), naming_of(config), os.getpid())
+        every = candidates(ProcFs(), naming_of(config), os.getpid())
+        found = [row for row in every if row.service_name != "otelauto"]  # never a target
     except OSError as error:
         _say(f"  cannot list processes: {error.strerror}")
         return
@@ -102,7 +98,8 @@ def show(report: dict[str, Any]) -> None:
         f"  ring {report['ring_fill']:.0%} full now,"
         f" {report['largest_backlog_bytes'] / 2**20:.2f} MiB at most"
     )
-    _say("\nTargets")
+    _say()
+    _say("Targets")
     for target in report["targets"]:
         ports = ",".join(map(str, target["ports"])) or "-"
         _say(
@@ -114,24 +111,28 @@ def show(report: dict[str, Any]) -> None:
     _show_exporters(report)
     refused = [probe for probe in report["probes"] if probe["state"] != "attached"]
     for probe in refused:
-        _say(f"\nProbe {probe['name']} on {probe['hook']} is {probe['state']}: {probe['why']}")
+        _say()
+        _say(f"Probe {probe['name']} on {probe['hook']} is {probe['state']}: {probe['why']}")
 
 
 def _show_traffic(report: dict[str, Any]) -> None:
     protocols = ", ".join(
         f"{count} {name or 'not known yet'}" for name, count in report["protocols"].items()
     )
-    _say(f"\nConnections: {report['connections']} open ({protocols or 'none'})")
+    _say()
+    _say(f"Connections: {report['connections']} open ({protocols or 'none'})")
     for row in report["unread"]:
         what = "TLS: ciphertext is not read" if row["carries"] == "tls" else f"{row['carries']}"
         _say(f"  not read: {row['endpoint']} ({row['connections']} connections): {what}")
-    _say("\nCounters")
+    _say()
+    _say("Counters")
     for name, label, total in report["counters"]:
         _say(f"  {name + (f'[{label}]' if label else ''):<52} {total}")
 
 
 def _show_exporters(report: dict[str, Any]) -> None:
-    _say("\nExporters")
+    _say()
+    _say("Exporters")
     for name, values in report["exporters"].items():
         text = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
         _say(f"  {name}: {text}")

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The watching half of otelauto: discovery tells the kernel whom to watch, records come back.
 
-One thread does all of it, in turns of a twentieth of a second. What becomes of the records is the
-caller's: ``take`` gets each of them.
+One thread does all of it, in turns: short ones while there is traffic. What becomes of the records
+is the caller's: ``take`` gets each of them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from otelauto import abi
+from otelauto.capabilities import held
 from otelauto.config import Config
 from otelauto.counters import Counters, Meaning
 from otelauto.discover.environment import check_environment
@@ -20,7 +22,7 @@ from otelauto.discover.names import Naming
 from otelauto.discover.procfs import ProcFs
 from otelauto.discover.select import COLLECTORS, Selector
 from otelauto.discover.watch import Changes, Discovery, Target
-from otelauto.errors import KernelError
+from otelauto.errors import KernelError, OtelautoError
 from otelauto.flows.vocabulary import Verdict
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.services import Services
@@ -29,8 +31,11 @@ from otelauto.verdicts import put_verdict
 
 log = logging.getLogger("otelauto")
 
+# To see which sockets and which program other users' processes have.
+DISCOVERY_CAPABILITIES: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 BUSY_WAIT_S: Final = 0.05
 IDLE_WAIT_S: Final = 0.2
+EVENTS_BUDGET_S: Final = 0.05  # of a turn
 BUSY_COUNT_S: Final = 1.0
 IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
 WARN_INTERVAL_S: Final = 60.0
@@ -131,6 +136,7 @@ class Watcher:
         if own is None:
             raise KernelError("/proc does not show otelauto itself", "mount the host's /proc")
         selector = selector_of(config)
+        self._selector = selector
         self._counters = counters
         self._on_target = on_target
         self._on_gone = on_gone
@@ -147,6 +153,7 @@ class Watcher:
         )
         self.services = Services()
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
+        self._events: deque[abi.ProcessEvent] = deque()
         self._gone: list[int] = []
         self._renamed: list[Target] = []
         self._delivered = 0
@@ -157,8 +164,22 @@ class Watcher:
         self._idle = False
 
     def start(self) -> None:
-        """The first look at /proc."""
+        """The first look at /proc; raises KernelError if it can find nothing, now or later."""
         self._apply(self.discovery.scan(deep=True))
+        if not self.discovery.targets():
+            self._check_that_waiting_helps()
+
+    def _check_that_waiting_helps(self) -> None:
+        missing = [name for name in DISCOVERY_CAPABILITIES if not held(name)]
+        if missing:
+            raise KernelError(
+                f"nothing that this user may inspect matches the selection, and {missing[0]} is"
+                " missing to see other users' processes",
+                f"run as root, or grant {' and '.join(missing)} too",
+            )
+        if self._selector == Selector(pids=self._selector.pids):
+            pids = ", ".join(map(str, sorted(self._selector.pids)))
+            raise OtelautoError(f"no process has the id {pids}", "see `otelauto doctor`")
 
     def turn(self, take: Callable[[memoryview], None]) -> int:
         """Wait for the next turn, then drain; returns the number of records."""
@@ -171,7 +192,7 @@ class Watcher:
             self._on_gone(tgid)
         for target in renamed:  # what was drained is of the program that it was before
             self._name(target)
-        self._idle = taken == 0
+        self._idle = taken == 0 and not self._events
         now = time.monotonic()
         if now - self._counted_at >= (IDLE_COUNT_S if self._idle else BUSY_COUNT_S):
             self._counted_at = now
@@ -207,9 +228,11 @@ class Watcher:
     # ---- processes ----
 
     def poll_processes(self) -> None:
-        """Act on the process events that wait."""
-        for event in self.capture.drain_events():
-            self._apply(self._changes(event))
+        """Act on the process events that wait, for a while: records must not wait for /proc."""
+        self._events.extend(self.capture.drain_events())
+        give_up_at = time.monotonic() + EVENTS_BUDGET_S
+        while self._events and time.monotonic() < give_up_at:
+            self._apply(self._changes(self._events.popleft()))
 
     def _changes(self, event: abi.ProcessEvent) -> Changes:
         match event.kind:
@@ -224,16 +247,14 @@ class Watcher:
         return Changes()
 
     def _apply(self, changes: Changes) -> None:
+        for tgid in changes.excluded:
+            self._set_target(self.capture.exclude, tgid)
         for tgid in changes.stopped:
             self.capture.unwatch(tgid)
             self.services.remove(tgid)
             self._gone.append(tgid)
         for target in changes.started:
-            try:
-                self.capture.watch(target.tgid)
-            except KernelError as error:
-                self._counters.add(TARGETS_REFUSED)
-                log.warning("%s", error.message)
+            if not self._set_target(self.capture.watch, target.tgid):
                 continue
             self._name_when_drained(target)
             log.info(
@@ -245,6 +266,16 @@ class Watcher:
             )
         for target in changes.renamed:
             self._name_when_drained(target)
+
+    def _set_target(self, set_state: Callable[[int], None], tgid: int) -> bool:
+        try:
+            set_state(tgid)
+        except KernelError as error:
+            if not self._counters.get(TARGETS_REFUSED):
+                log.warning("%s", error.message)
+            self._counters.add(TARGETS_REFUSED)
+            return False
+        return True
 
     def _name_when_drained(self, target: Target) -> None:
         """At once if the process id is new, else after the records that wait."""
@@ -282,6 +313,13 @@ class Watcher:
                 dropped - self._warned_drops,
             )
             self._warned_drops = dropped
+
+    def finish(self, take: Callable[[memoryview], None]) -> None:
+        """Stop capturing, then read the last records and totals."""
+        self.capture.detach()
+        self.poll_processes()
+        self.drain(take)
+        self.count()
 
     def close(self) -> None:
         """Detach and unload."""

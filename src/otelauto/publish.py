@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -39,6 +40,8 @@ UNKNOWN_PROCESS: Final = Meaning(
     "exchanges_of_unknown_process", "Exchanges whose process was gone before it could be named."
 )
 CLOSE_SECONDS: Final = 5.0
+CLOSE_GRACE_SECONDS: Final = 1.0  # for exporters to count what they gave up at the deadline
+INTERNAL_PORT: Final = "internal_metrics.prometheus.port"
 
 ServiceOf = Callable[[int], Service | None]
 
@@ -85,7 +88,9 @@ class Publisher:
         self._add_otlp(config)
         own = (lambda: counter_families(counters), lambda: process_families(__version__), *families)
         self._add_pages(config, own)
-        self._measures = len(self._exporters) > len(self._span_exporters)
+        # Otelauto's own page alone collects nothing: series would be held for nobody.
+        collected = config.prometheus_export.port or config.otel_metrics_export.endpoint
+        self._measures = bool(collected)
 
     def _chain(self, config: Config) -> list[Stage]:
         """The span stages, in order."""
@@ -166,14 +171,16 @@ class Publisher:
         main, internal = config.prometheus_export, config.internal_metrics.prometheus
         pages: dict[tuple[int, str], dict[str, Page]] = {}
         if internal.port:
-            setting = "internal_metrics.prometheus.port"
-            pages[internal.port, setting] = {internal.path: metrics_page(None, own)}
+            pages[internal.port, INTERNAL_PORT] = {internal.path: metrics_page(None, own)}
         if main.port:
             setting = "prometheus_export.port"
-            shared = pages.pop((main.port, "internal_metrics.prometheus.port"), {})
+            shared = pages.pop((main.port, INTERNAL_PORT), {})
             pages[main.port, setting] = {**shared, main.path: metrics_page(self.red, own)}
         for (port, setting), by_path in pages.items():
-            self._exporters.append(Prometheus(main.host, port, by_path, self._own_traffic, setting))
+            server = Prometheus(main.host, port, by_path, self._own_traffic, setting)
+            if setting == INTERNAL_PORT:
+                server.name = "prometheus_internal"
+            self._exporters.append(server)
 
     # ---- life ----
 
@@ -185,11 +192,24 @@ class Publisher:
                 log.info("metrics are served url=%s", " ".join(exporter.urls))
 
     def close(self, deadline_s: float = CLOSE_SECONDS) -> None:
-        """Flush and stop every exporter; all of them together within ``deadline_s``."""
+        """Flush and stop every exporter, all at the same time, within ``deadline_s``.
+
+        One that is stuck (a reader that stalls) takes nothing from the others' time.
+        """
         self.flush()
-        give_up_at = time.monotonic() + deadline_s
-        for exporter in self._exporters:
-            exporter.close(max(0.1, give_up_at - time.monotonic()))
+        closers = [
+            threading.Thread(
+                target=_close, args=(exporter, deadline_s), name="otelauto-close", daemon=True
+            )
+            for exporter in self._exporters
+        ]
+        for closer in closers:
+            closer.start()
+        give_up_at = time.monotonic() + deadline_s + CLOSE_GRACE_SECONDS
+        for exporter, closer in zip(self._exporters, closers, strict=True):
+            closer.join(max(0.0, give_up_at - time.monotonic()))
+            if closer.is_alive():
+                log.warning("exporter %s did not stop in time", exporter.name)
 
     def status(self) -> dict[str, Status]:
         """What each exporter says of itself."""
@@ -225,7 +245,24 @@ class Publisher:
         if self._noop:
             log.info("processed %d requests", self.processed)
 
+    def has_audience(self) -> bool:
+        """Whether anything that is published can still reach anybody."""
+        if self._noop:
+            return True
+        return any(not (isinstance(e, Printer) and e.broken) for e in self._exporters)
+
     def forget(self, service: Service) -> None:
         """The service's last process is gone."""
         self.red.forget(service)
         self._routes.forget(service)
+
+    def expire(self) -> None:
+        """Let go of what is past its time. Call every few seconds: nobody may be collecting."""
+        self.red.expire()
+
+
+def _close(exporter: Exporter, deadline_s: float) -> None:
+    try:  # a defect of one exporter must not be mistaken for a stop
+        exporter.close(deadline_s)
+    except Exception:
+        log.exception("exporter %s could not be closed", exporter.name)

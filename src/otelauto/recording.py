@@ -129,9 +129,11 @@ class Writer:
         if self._items:
             start = _BLOCK.pack(_BLOCK_MARK, len(self._block), self._items, 0)[:12]
             checksum = zlib.crc32(self._block, zlib.crc32(start))
-            self._put(start + struct.pack("<I", checksum) + self._block)
+            block = start + struct.pack("<I", checksum) + self._block
+            # Cleared first: what could be written of a block is torn, a second try would follow it.
             self._block.clear()
             self._items = 0
+            self._put(block)
 
     def close(self) -> None:
         """Write the rest and close the file. Calling it again does nothing."""
@@ -208,8 +210,7 @@ def _create(path: Path) -> FileIO:
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            mode = os.fstat(folder).st_mode
-            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            if os.fstat(folder).st_mode & stat.S_IWOTH:
                 raise ConfigError(
                     f"{path.parent} is writable by everyone, so a recording is not safe there.",
                     "Record to a directory of your own.",

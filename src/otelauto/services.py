@@ -59,13 +59,14 @@ class Services:
     def _service(self, target: Target) -> Service:
         identity = target.identity
         key = (identity.service_name, identity.namespace, identity.instance_id)
+        made = build_service(
+            *key,
+            version=__version__,
+            host=self._host,
+            language=identity.language or None,
+            extra=identity.attributes,
+        )
         found = self._services.get(key)
-        if found is None:
-            found = self._services[key] = build_service(
-                *key,
-                version=__version__,
-                host=self._host,
-                language=identity.language or None,
-                extra=identity.attributes,
-            )
+        if found is None or found.attributes != made.attributes:
+            found = self._services[key] = made
         return found

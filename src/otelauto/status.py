@@ -25,7 +25,7 @@ def live_report(app: App) -> dict[str, Any]:
     return {
         "version": __version__,
         "pid": os.getpid(),
-        "uptime_s": time.time() - app.started,
+        "uptime_s": time.monotonic() - app.started,
         "kernel": platform.release(),
         "tier": capture.tier,
         "probes": [asdict(probe) for probe in capture.probes],

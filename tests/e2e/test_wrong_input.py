@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.harness import servers
-from tests.e2e.harness.process import free_port
+from tests.e2e.harness.otelauto import PROGRAM
+from tests.e2e.harness.process import free_port, wait_until
 from tests.e2e.harness.rig import Ran, Rig, run
 from tests.e2e.test_attach import BY_NAME
 
@@ -110,15 +111,48 @@ def test_the_simulation_itself_runs(difference: str) -> None:
     assert ("FAILED" in ran.output) is bool(difference)
 
 
-@pytest.mark.parametrize("capability", ["bpf", "perfmon"])
-def test_a_missing_capability(capability: str) -> None:
-    # sys_admin includes both.
+def without(capability: str, *words: str | Path) -> Ran:
+    """``otelauto`` with these words and without that capability; sys_admin would include it."""
     bounds = f"-{capability},-sys_admin"
     command = ["setpriv", "--bounding-set", bounds, "--inh-caps", bounds]
-    command += [sys.executable, "-c", PREAMBLE + MAIN, *BY_PID]
+    command += [sys.executable, "-c", PREAMBLE + MAIN, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    ran = Ran(done.returncode, done.stdout, done.stderr)
-    complains(ran, 3, "CAP_BPF and CAP_PERFMON")
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("capability", ["bpf", "perfmon"])
+def test_a_missing_capability(capability: str) -> None:
+    complains(without(capability, *BY_PID), 3, "CAP_BPF and CAP_PERFMON")
+
+
+@pytest.mark.parametrize("capability", ["sys_ptrace", "dac_read_search"])
+def test_a_tool_that_cannot_find_the_service_does_not_wait_for_it(capability: str) -> None:
+    ran = without(capability, "--open-port", str(free_port()), "--print")
+    complains(ran, 3, f"CAP_{capability.upper()}", "root")
+
+
+def test_a_printer_that_nobody_reads_is_no_reason_to_stay(tmp_path: Path) -> None:
+    with servers.running(BY_NAME["c-epoll"], tmp_path) as running:
+        command = [str(PROGRAM), "--open-port", str(running.port), "--print"]
+        watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert watching.stdout is not None
+        watching.stdout.close()
+        wait_until(lambda: ask_once(running.port) and watching.poll() is not None, "it has ended")
+        _, errors = watching.communicate()
+        assert watching.returncode == 0
+        assert "nobody reads standard output" in errors.decode()
+
+
+def ask_once(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/items/x")
+    answered = connection.getresponse().status == 200
+    connection.close()
+    return answered
+
+
+def test_a_process_that_does_not_exist() -> None:
+    complains(run("--pid", "4194304", "--print"), 1, "4194304")
 
 
 def test_a_port_that_is_taken() -> None:

@@ -68,7 +68,7 @@ def conversation(data: bytes) -> None:
             break
         _step(source, wire, reader, texts, done)
     reader.feed(wire.records).tick(wire.time + SECOND_NS)
-    reader.flows.forget(wire.tgid)
+    reader.flows.close()
     reader.flows.take_verdicts()
     for exchange in reader.exchanges:
         check(exchange)

@@ -10,9 +10,9 @@ import threading
 import pytest
 from tests.kernel.calls import Slots, Timeout
 from tests.kernel.conftest import Connect, Pair
-from tests.kernel.recorder import RECEIVED, SENT, Recorder
+from tests.kernel.recorder import RECEIVED, SENT, Recorder, cookie_of, verdict
 
-from otelauto.abi import AbiLimit, SegmentFlag
+from otelauto.abi import AbiLimit, CaptureMode, SegmentFlag
 
 pytestmark = pytest.mark.kernel
 
@@ -45,6 +45,22 @@ def test_message_without_bytes_is_a_slot_too(recorder: Recorder, tcp: Pair) -> N
         assert slots.send(client) == 3
     assert payloads(recorder, client, SENT) == [b"first", b"third"] * 2
     assert server.recv(100) == b"firstthird" * 2
+
+
+def test_a_call_whose_bytes_are_not_wanted_moves_the_slot_on_too(
+    recorder: Recorder, connect: Connect
+) -> None:
+    """The thread's next call with the same array, on another connection, begins at its first."""
+    (unread, _), (read, _) = connect("tcp4"), connect("tcp4")
+    nothing = verdict(CaptureMode.MODE_NOTHING)
+    recorder.capture.put_connection_verdict(cookie_of(unread), nothing)
+    recorder.capture.publish()
+    slots = Slots([[b"first"], [b""], [b"third"]])
+    for _ in range(2):
+        assert slots.send(unread) == 3
+        assert slots.send(read) == 3
+    assert payloads(recorder, unread, SENT) == []
+    assert payloads(recorder, read, SENT) == [b"first", b"third"] * 2
 
 
 def test_same_array_with_another_count(recorder: Recorder, tcp: Pair) -> None:

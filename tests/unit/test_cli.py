@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from otelauto import __version__, cli, logs
-from otelauto.config import Ports
+from otelauto import __version__, cli, doctor, logs
+from otelauto.config import Ports, docs
 from otelauto.errors import KernelError, OtelautoError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,6 +194,45 @@ def test_exit_codes(app, capsys, raised, code):
     assert ("  -> " in plain) == (code != 0)
     assert cli.main([*RUN, "--debug"]) == code
     assert ("Traceback" in capsys.readouterr().err) == (code != 0)
+
+
+def test_strangers_words_do_not_steer_the_terminal(app, capsys):
+    app.result = OtelautoError("no \x1b[2J\nsuch", "Write\n     \x9bkey: \u202evalue\r")
+    assert cli.main(RUN) == 1
+    assert capsys.readouterr().err == (
+        "otelauto: no \\x1b[2J\\nsuch\n  -> Write\n     \\x9bkey: \\u202evalue\\r\n"
+    )
+
+
+REPORT = {
+    "version": "1", "pid": 1, "uptime_s": 1.0, "tier": "a", "spans": 0, "series": 0, "cpu_s": 0.1,
+    "rss_max_bytes": 1, "kernel_memory_bytes": 1, "ring_fill": 0.0, "largest_backlog_bytes": 0,
+    "connections": 0, "protocols": {}, "probes": [],
+    "counters": [["lost", "\x1b]0;label\x07", 1]],
+    "unread": [{"carries": "\x1b[31m", "endpoint": "/run/\x1b[2J", "connections": 1}],
+    "targets": [{"service": "shop\x1b[2J", "pid": 7, "ports": [80], "reason": "argv \nforged"}],
+    "exporters": {"printer": {"last_error": "\x9b2J"}},
+}  # fmt: skip
+
+
+def test_reports_do_not_steer_the_terminal(capsys):
+    doctor.show(REPORT)
+    out = capsys.readouterr().out
+    assert "shop\\x1b[2J" in out
+    assert "argv \\nforged" in out
+    assert "\\x9b2J" in out
+    assert all(line.isprintable() for line in out.splitlines())
+    assert "forged" not in {line.split()[0] for line in out.splitlines() if line}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-"], ["a", "b"]])
+def test_the_page_of_settings_is_not_written_to_a_flag(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert docs.main(arguments) == 2
+    assert "usage: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert docs.main(["page.md"]) == 0
+    assert (tmp_path / "page.md").read_text() == docs.render()
 
 
 def test_the_code_of_the_application_is_returned(app):

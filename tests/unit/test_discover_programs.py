@@ -175,3 +175,12 @@ def test_any_cut_or_damaged_file_is_survived(tmp_path: Path) -> None:
         assert elf.language(str(path)) in ("", "rust")
         path.write_bytes(whole[:size] + b"\xff" * 8 + whole[size + 8 :])
         assert elf.language(str(path)) in ("", "rust")
+
+
+@pytest.mark.parametrize("repeated", ["-1.1", "1.", "-1"])
+def test_a_name_of_64_kib_has_no_version_looked_for(repeated: str) -> None:
+    """Any process may write any argument: searching this one for a version would take minutes."""
+    name = repeated * (65536 // len(repeated)) + "!"
+    assert program(JAVA, ["java", "-jar", f"/srv/{name}.jar"]).name == name
+    longest = "a" * (255 - len("-1.2.3")) + "-1.2.3"
+    assert program(JAVA, ["java", "-jar", f"{longest}.jar"]).name == longest.removesuffix("-1.2.3")

@@ -183,7 +183,11 @@ def test_otelauto_its_children_and_exclusions_are_never_targets(tree: Tree) -> N
     everything = Selector(system_wide=True, exclude=exclude)
     by_port = Selector(open_ports=((8080, 8080),), exclude=exclude)
     by_pid = Selector(pids=frozenset({OWN, 901, 902, 903}), exclude=exclude)
-    assert started(discovery(tree, everything).scan()) == [1]
+    watching = discovery(tree, everything)
+    changes = watching.scan()
+    assert started(changes) == [1]
+    assert sorted(changes.excluded) == sorted([OWN, 901, 902, 903]), "the kernel half must know"
+    assert not watching.scan(), "told once"
     assert not discovery(tree, by_port).scan()
     assert not discovery(tree, by_pid).scan()
     assert not discovery(tree, by_port).on_listen(902, 8080, HOST_NETNS)

@@ -177,6 +177,20 @@ def test_a_forgotten_service_ends_after_its_time() -> None:
     assert red.size() == 0
 
 
+def test_overflow_series_end_with_their_service() -> None:
+    now = [0]
+    counters = Counters()
+    red = Red(counters, max_series_per_service=1, ttl_s=1, now_ns=lambda: now[0])
+    red.add([span({"status": n}) for n in range(3)])
+    assert len(points(red)) == 2
+    red.forget(SHOP)
+    now[0] += 10**9
+    red.expire()
+    assert (red.size(), red._states, red._by_service) == (0, {}, {})
+    red.add([span({"status": 1}, service=Service("shop", "", "1"))])
+    assert [p.count for p in points(red)] == [1]
+
+
 def test_a_span_from_before_the_end_does_not_revive_the_service() -> None:
     now = [1000]
     red = Red(Counters(), ttl_s=1, now_ns=lambda: now[0])

@@ -12,7 +12,12 @@ from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Reader, Wire
 from otelauto.abi import OPENING, SEGMENT, CaptureMode, RecordKind, SegmentFlag
 from otelauto.flows import meanings
 from otelauto.flows.endpoints import GENEROUS, LEARN_EXCHANGES
-from otelauto.flows.flows import IDLE_NS, UNIX_IDLE_NS, UNIX_STALLED_NS, Unread
+from otelauto.flows.flows import (
+    IDLE_NS,
+    UNIX_FINISHED_NS,
+    UNIX_STALLED_NS,
+    Unread,
+)
 from otelauto.flows.vocabulary import Address, Family, Verdict
 
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)
@@ -23,6 +28,13 @@ def exchanges(wire: Wire, count: int, head: bytes = b"X: y") -> Wire:
     for number in range(count):
         wire.send(CLIENT, get(f"/{number}")).send(SERVER, answer(200, b"x", head))
     return wire
+
+
+def unix_wire(cookie: int = 1, tgid: int = 77) -> Wire:
+    nowhere = ("0.0.0.0", 0)
+    return Wire(
+        cookie=cookie, tgid=tgid, family=Family.UNIX, path=b"/x", local=nowhere, remote=nowhere
+    ).open()
 
 
 @pytest.mark.parametrize("cut", [1, 5, 200])
@@ -92,7 +104,7 @@ def test_longer_heads_raise_what_is_copied() -> None:
     reader.feed(exchanges(Wire(cookie=2).open(), 2, b"X: " + b"l" * 1500).records)
     assert [v.want for v in reader.flows.take_verdicts()] == [(8192, 4096)]
     reader.feed(exchanges(Wire(cookie=3).open(), 2, b"X: " + b"l" * 60000).records)
-    assert [v.want for v in reader.flows.take_verdicts()] == [(8192, 8192)]
+    assert [v.want for v in reader.flows.take_verdicts()] == [(8192, 16384)]  # it was cut
 
 
 def test_pipelining_has_more_copied_again() -> None:
@@ -126,7 +138,7 @@ def test_missing_bytes_have_more_of_a_connection_copied_for_a_while() -> None:
 
 
 def test_a_unix_socket_is_told_by_connection() -> None:
-    wire = Wire(family=Family.UNIX, path=b"/x", local=("0.0.0.0", 0), remote=("0.0.0.0", 0)).open()
+    wire = unix_wire()
     reader = Reader().feed(exchanges(wire, LEARN_EXCHANGES).records)
     (verdict,) = reader.flows.take_verdicts()
     assert (verdict.connection, verdict.endpoint) == (1, None)
@@ -153,24 +165,27 @@ def test_idle_connections_are_forgotten() -> None:
 
 
 def test_unix_sockets_are_forgotten_without_a_record_of_their_close() -> None:
-    wire = Wire(family=Family.UNIX, path=b"/x", local=("0.0.0.0", 0), remote=("0.0.0.0", 0)).open()
+    wire = unix_wire()
     wire.send(CLIENT, b"GET /a HTTP/1.0\r\n\r\n").send(SERVER, b"HTTP/1.0 200 OK\r\n\r\nbody")
     reader = Reader().feed(wire.records).tick(wire.time + SECOND_NS)
     assert not reader.exchanges
     reader.tick(wire.time + UNIX_STALLED_NS)
     assert [e.attributes["http.response.body.size"] for e in reader.exchanges] == [4]
     wire.finish(CLIENT)
-    reader.feed(wire.records[-1:]).tick(wire.time + UNIX_IDLE_NS)
+    reader.feed(wire.records[-1:]).tick(wire.time + UNIX_FINISHED_NS)
     assert reader.flows.connections().open == 0
 
 
 def test_a_process_that_is_gone_takes_its_connections_with_it() -> None:
-    mine = Wire(cookie=1, tgid=5).open().send(CLIENT, get("/a"))
-    other = Wire(cookie=2, tgid=6).open().send(CLIENT, get("/b"))
-    reader = Reader().feed(mine.records + other.records)
-    reader.flows.forget(5)
-    assert [(e.path, e.incomplete) for e in reader.exchanges] == [("/a", "aborted")]
-    assert reader.flows.connections().open == 1
+    reader = Reader()
+    for cookie, tgid in ((1, 5), (2, 6)):
+        reader.feed(unix_wire(cookie=cookie, tgid=tgid).send(CLIENT, get(f"/{tgid}")).records)
+    told = Wire(cookie=3, tgid=5).open().send(CLIENT, get("/tcp"))  # its close will be told
+    reader.feed(told.records).flows.forget(5)
+    assert [(e.path, e.incomplete) for e in reader.exchanges] == [("/5", "aborted")]
+    assert reader.flows.connections().open == 2
+    reader.feed(told.close().records[-1:])
+    assert reader.exchanges[-1].path == "/tcp"
 
 
 def test_a_lost_opening_leaves_the_addresses_unknown_until_it_comes() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -160,8 +161,9 @@ def test_places_that_are_refused(tmp_path):
     refuse(open_to_all / "f", "writable by everyone")
     assert not list(open_to_all.iterdir())
     open_to_all.chmod(0o1777)
-    written(open_to_all / "f", [])
-    refuse(open_to_all / "f", "exists already")
+    refuse(open_to_all / "f", "writable by everyone")
+    written(tmp_path / "f", [])
+    refuse(tmp_path / "f", "exists already")
     (tmp_path / "link").symlink_to(tmp_path / "target")
     refuse(tmp_path / "link", "exists already")
     assert not (tmp_path / "target").exists()
@@ -189,6 +191,41 @@ def test_a_full_disk_is_one_sentence(tmp_path):
         with pytest.raises(OtelautoError, match="No space left on device") as caught:
             writer.close()
     assert "Make room" in caught.value.remedy
+
+
+class FullOnce:
+    """A file on a disk that is full in the middle of one write, and has room again after it."""
+
+    def __init__(self, file):
+        self._file = file
+        self._left = 10
+
+    def write(self, data):
+        if self._left is None:
+            return self._file.write(data)
+        if self._left == 0:
+            self._left = None
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = self._file.write(data[: self._left])
+        self._left -= written
+        return written
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+def test_a_disk_that_was_full_leaves_a_torn_file(tmp_path):
+    writer = Writer(tmp_path / "f", None)
+    writer.write(segment(b"kept"))
+    writer.flush()
+    writer._file = FullOnce(writer._file)
+    writer.write(segment(b"lost"))
+    with pytest.raises(OtelautoError, match="No space left on device"):
+        writer.flush()
+    writer.close()
+    reader = Reader(tmp_path / "f")
+    assert list(reader) == [segment(b"kept")]
+    assert reader.torn_bytes == 10
 
 
 @pytest.fixture

@@ -97,7 +97,14 @@ def render() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page to the file named in ``arguments``, or to standard output."""
+    """Write the page to the file named in ``arguments``, or to standard output.
+
+    Anything else is refused, with exit code 2: there are no flags, and a file named like one is a
+    slip.
+    """
+    if len(arguments) > 1 or any(word.startswith("-") for word in arguments):
+        sys.stderr.write("usage: python -m otelauto.config.docs [FILE]\n")
+        return 2
     if arguments:
         Path(arguments[0]).write_text(render(), encoding="utf-8")
     else:

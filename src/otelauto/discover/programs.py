@@ -142,6 +142,7 @@ _EXTENSIONS = _words(
 )
 _MAIN_FILES = _words("__main__ index")
 _BUILD_DIRECTORIES = _words("dist build src lib out bin public .output server")
+_NAME_MAX: Final = 255  # bytes of a file's name on Linux; an argument may be longer
 _JAR_VERSION = re.compile(r"[-_]v?\d+(\.\d+)+([-.+_][\w.+-]*)?$")
 _TITLE_LABEL = re.compile(r"\[([^\[\]]+)\]$")
 _TITLE_WORD = re.compile(r"[^\s:]+")
@@ -226,7 +227,7 @@ def _name(option: str, program: str, working_directory: Callable[[], str]) -> st
     if extension not in _EXTENSIONS:
         stem += extension
     if extension in (".jar", ".war"):
-        return _JAR_VERSION.sub("", stem)
+        return _JAR_VERSION.sub("", stem) if len(stem) <= _NAME_MAX else stem
     if stem in _MAIN_FILES or stem in (".", ".."):
         return _directory_name(posixpath.join(working_directory(), program), stem) or stem
     return stem

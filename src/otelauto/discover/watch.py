@@ -61,15 +61,16 @@ class Changes:
 
     ``stopped`` may name processes that user space never started: children that the kernel half
     watched on its own and that are not wanted. ``renamed`` are targets whose service is now
-    described differently.
+    described differently. ``excluded`` must never be watched, though everything else is.
     """
 
     started: list[Target] = field(default_factory=list)
     stopped: list[int] = field(default_factory=list)
     renamed: list[Target] = field(default_factory=list)
+    excluded: list[int] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.started or self.stopped or self.renamed)
+        return bool(self.started or self.stopped or self.renamed or self.excluded)
 
 
 class Discovery:
@@ -97,6 +98,7 @@ class Discovery:
         self._watched: dict[int, tuple[Process, str]] = {}  # with the reason
         self._targets: dict[int, Target] = {}
         self._pid_starts: dict[int, int] = {}
+        self._excluded: set[int] = set()
         self._next_scan = self._next_deep = clock()
 
     def targets(self) -> Mapping[int, Target]:
@@ -121,6 +123,7 @@ class Discovery:
             self._table.read_sockets(process, force=deep)
         if deep:
             self._read_foreign_sockets()
+        self._excluded &= self._table.processes.keys()
         changes = self._settle(self._table.processes.keys() | self._watched.keys())
         ended = self._clock()
         pause = (ended - began) * _SCAN_SHARE
@@ -309,12 +312,20 @@ class Discovery:
             if found is None:
                 if watched is not None:
                     self._forget(process.tgid, changes)
+                self._exclude(process.tgid, changes)
                 return None
             reason = found
+            self._excluded.discard(process.tgid)
             self._groups.leave(process.tgid)
             self._watched[process.tgid] = process, reason
         sockets = () if self._table.is_activator(process) else process.sockets
         return self._groups.join(process, sockets)
+
+    def _exclude(self, tgid: int, changes: Changes) -> None:
+        """Tell once of each process that the kernel half would watch with all the others."""
+        if self._selector.system_wide and tgid not in self._excluded:
+            self._excluded.add(tgid)
+            changes.excluded.append(tgid)
 
     def _forget(self, tgid: int, changes: Changes) -> None:
         self._groups.leave(tgid)

@@ -75,7 +75,7 @@ def text_line(span: Span, clock: WallClock) -> str:
     )
     if span.incomplete is not None:
         line += f" incomplete=[{span.incomplete}]"
-    return line if line.isprintable() else _printable(line)
+    return printable(line)
 
 
 def json_line(span: Span, clock: WallClock) -> str:
@@ -114,6 +114,8 @@ def _column(span: Span, names: tuple[str, ...], default: str = UNKNOWN) -> str:
     return default
 
 
-def _printable(text: str) -> str:
-    """Captured bytes must not steer the reader's terminal."""
+def printable(text: str) -> str:
+    """``text`` with control characters escaped: what strangers wrote must not steer a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -63,6 +63,11 @@ class Printer:
             batch_timeout_s=0.0,
         )
 
+    @property
+    def broken(self) -> bool:
+        """Whether nobody reads standard output any more."""
+        return self._broken
+
     def start(self) -> None:
         """Start the thread."""
         self._worker.start()

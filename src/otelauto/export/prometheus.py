@@ -91,7 +91,7 @@ class Prometheus:
     ``setting`` is the name of the port's setting, for the message when it cannot be had.
     """
 
-    name = "prometheus"
+    name: str = "prometheus"  # a second server gets another
 
     def __init__(
         self,

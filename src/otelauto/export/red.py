@@ -163,8 +163,8 @@ class Red:
 
     def collect(self) -> list[Collected]:
         """A copy of every live series, by service; series past their time are dropped first."""
+        self.expire()
         with self._lock:
-            self._expire()
             states = list(self._states.values())
         collected = []
         for state in states:
@@ -173,6 +173,15 @@ class Red:
                 service = state.service
             collected.append(Collected(service, tables))
         return collected
+
+    def expire(self) -> None:
+        """Drop all series, overflow series too, of services that are gone for ``ttl_s``."""
+        now = self._now_ns()
+        with self._lock:
+            for identity, state in list(self._states.items()):
+                if state.gone_at_ns is not None and now - state.gone_at_ns >= self._ttl_ns:
+                    del self._states[identity]
+                    self._size -= state.size
 
     def size(self) -> int:
         """Series that are held, overflow series not counted."""
@@ -243,10 +252,3 @@ class Red:
         state.size += 1
         self._size += 1
         return series
-
-    def _expire(self) -> None:
-        now = self._now_ns()
-        for identity, state in list(self._states.items()):
-            if state.gone_at_ns is not None and now - state.gone_at_ns >= self._ttl_ns:
-                del self._states[identity]
-                self._size -= state.size

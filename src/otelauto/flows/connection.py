@@ -129,12 +129,15 @@ class Connection:
         self._endpoint: Endpoint | None = None
         self._generous = 0  # exchanges of which more is still to be copied
         self._applied: Verdict | None = None  # the connection's own, which beats its endpoint's
-        self._serves = opening is not None and opening.role == SocketRole.ROLE_SERVER
+        # Until the bytes tell. connect() leaves a role, accept() does not.
+        self._serves = opening is None or opening.role != SocketRole.ROLE_CLIENT
 
     def reopen(self, opening: Opening, path: bytes) -> None:
         """The opening came late: the ring had no room for it before."""
         self.ends = ends(opening, path)
         self.netns = opening.netns
+        if not self.carries:
+            self._serves = opening.role != SocketRole.ROLE_CLIENT
 
     @property
     def ignored(self) -> bool:

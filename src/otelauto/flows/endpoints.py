@@ -3,7 +3,8 @@
 
 Of a connection without a verdict, much of each turn is copied. Once the exchanges of an endpoint
 have shown that requests wait for their responses, the first bytes of each turn are enough. A
-pipelined request or a head that did not fit takes that back.
+pipelined request takes that back for a while; a head that did not fit makes it more bytes of each
+turn, CAPTURE_MAX at most.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ LEARN_EXCHANGES = 8  # in a row, before less is copied
 RELEARN_MAX = 4096
 WANT_REQUEST = 8192  # a traceparent may stand at the end of a long head
 WANT_RESPONSE_MIN = 1024
-WANT_RESPONSE_MAX = 8192
+WANT_RESPONSE_MAX = 8192  # unless a head was cut there
 # Where messages follow one another without waiting, a head may lie anywhere in a turn. Still no
 # more than this is copied of one: bulk data must not fill the ring.
 WANT_GENEROUS = int(AbiLimit.CAPTURE_MAX)
@@ -31,15 +32,14 @@ Key = tuple[int, Address, bool]  # netns inode, address, is local
 class Endpoint:
     """One service's listener, or one remote service."""
 
-    key: (
-        Key | None
-    )  # None: AF_UNIX, which has no learned endpoints; connections are told one by one
+    key: Key | None  # None: AF_UNIX; its connections are told one by one
     request_direction: int
     start: bytes
     needed: int = LEARN_EXCHANGES
     plain: int = 0  # exchanges in a row without pipelining
     largest_response: int = 0
     want_request: int = WANT_REQUEST
+    want_response_max: int = WANT_RESPONSE_MAX
     verdict: Verdict | None = None
 
 
@@ -95,6 +95,9 @@ class Endpoints:
         grown = response > endpoint.largest_response
         if grown:
             endpoint.largest_response = response
+        if cut[1] and endpoint.want_response_max < AbiLimit.CAPTURE_MAX:
+            endpoint.want_response_max = int(AbiLimit.CAPTURE_MAX)
+            grown = True
         if cut[0] and endpoint.want_request < AbiLimit.CAPTURE_MAX:
             endpoint.want_request = int(AbiLimit.CAPTURE_MAX)
             grown = True
@@ -102,9 +105,7 @@ class Endpoints:
             if endpoint.plain >= endpoint.needed:
                 self._decide(endpoint, self._learned(endpoint))
         elif grown:
-            verdict = self._learned(endpoint)
-            if verdict != endpoint.verdict:
-                self._decide(endpoint, verdict)
+            self._decide(endpoint, self._learned(endpoint))
 
     def _unlearn(self, endpoint: Endpoint) -> None:
         endpoint.plain = 0
@@ -114,7 +115,7 @@ class Endpoints:
 
     def _learned(self, endpoint: Endpoint) -> Verdict:
         response = _power_of_two(2 * endpoint.largest_response)
-        response = min(max(response, WANT_RESPONSE_MIN), WANT_RESPONSE_MAX)
+        response = min(max(response, WANT_RESPONSE_MIN), endpoint.want_response_max)
         return self._heads(endpoint, (endpoint.want_request, response))
 
     def _heads(self, endpoint: Endpoint, want: tuple[int, int]) -> Verdict:
@@ -125,6 +126,8 @@ class Endpoints:
         return Verdict(CaptureMode.MODE_HEADS, want, start, endpoint=endpoint.key)
 
     def _decide(self, endpoint: Endpoint, verdict: Verdict) -> None:
+        if verdict == endpoint.verdict:
+            return
         endpoint.verdict = verdict
         if endpoint.key is not None:
             self.say(verdict)

@@ -6,6 +6,7 @@ Not thread-safe: one thread feeds records, ticks and takes verdicts.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -20,8 +21,10 @@ from otelauto.flows.vocabulary import Exchange, Family, Recognizer, Verdict
 
 QUIET_NS = 500_000_000  # silence that ends what only silence can end
 UNIX_STALLED_NS = 5_000_000_000  # AF_UNIX: a response that ends at close has ended
-UNIX_IDLE_NS = 60_000_000_000  # AF_UNIX, after the peer has finished
-IDLE_NS = 3_600_000_000_000
+UNIX_FINISHED_NS = 60_000_000_000  # AF_UNIX, after the peer has finished
+UNIX_IDLE_NS = 3_600_000_000_000  # AF_UNIX, whose close leaves no record
+# TCP's does: a connection that is silent for long may go on, and its addresses come only once.
+IDLE_NS = 24 * 3_600_000_000_000
 SWEEP_NS = 5_000_000_000  # between looks for idle connections
 CONNECTIONS_MAX = 32768
 EVICTION_SAMPLE = 64
@@ -65,7 +68,8 @@ class Flows:
         self._hub = Hub(protocols, counters, self._hand_on, self._endpoints, self._note_unread)
         self._deliver = deliver
         self._delivered = 0  # since the last tick
-        self._connections: dict[int, Connection] = {}
+        self._connections: OrderedDict[int, Connection] = OrderedDict()
+        self._closing_unseen: set[int] = set()  # whose close leaves no record: AF_UNIX, unknown
         self._waiting: dict[int, tuple[Connection, Segment]] = {}
         self._unread: dict[tuple[str, str], int] = {}
         self._gaps: dict[int, Connection] = {}
@@ -110,23 +114,38 @@ class Flows:
             return
         self._note_gap(known, opening.sequence)
         known.reopen(opening, path)
+        self._note_family(known)
 
     def _add(self, connection: Connection) -> Connection:
         if len(self._connections) >= self._connections_max:
             self._evict()
         self._connections[connection.cookie] = connection
+        self._note_family(connection)
         return connection
+
+    def _note_family(self, connection: Connection) -> None:
+        local = connection.ends[0]
+        if local.family is Family.UNIX or not local.host:
+            self._closing_unseen.add(connection.cookie)
+        else:
+            self._closing_unseen.discard(connection.cookie)
 
     def _remove(self, cookie: int) -> None:
         connection = self._connections.pop(cookie, None)
         self._waiting.pop(cookie, None)
+        self._closing_unseen.discard(cookie)
         if connection is not None and self._gaps.pop(cookie, None) is not None:
             self._count_lost(connection)
 
     def _evict(self) -> None:
-        """Forget the connection that has been idle longest of a few of the oldest."""
-        oldest = islice(self._connections.values(), EVICTION_SAMPLE)
-        self._expire(min(oldest, key=lambda connection: connection.last_ns).cookie, "full")
+        """Of the first few connections forget the one idle longest; the others go to the end.
+
+        So each call looks at others, and one that is in use outlives those that are not.
+        """
+        looked_at = list(islice(self._connections.values(), EVICTION_SAMPLE))
+        for connection in looked_at:
+            self._connections.move_to_end(connection.cookie)
+        self._expire(min(looked_at, key=lambda connection: connection.last_ns).cookie, "full")
 
     def _expire(self, cookie: int, reason: str) -> None:
         self._connections[cookie].finish("expired")
@@ -161,8 +180,7 @@ class Flows:
 
         Call it after each drain: silence is judged by the records that were fed.
         """
-        self._counters.add(meanings.EXCHANGES, self._delivered)
-        self._delivered = 0
+        self._count_delivered()
         for cookie, (connection, segment) in list(self._waiting.items()):
             silence = now_ns - connection.last_ns
             if silence >= QUIET_NS:
@@ -179,19 +197,38 @@ class Flows:
             self._swept_ns = now_ns
             self._sweep(now_ns)
 
+    def _count_delivered(self) -> None:
+        self._counters.add(meanings.EXCHANGES, self._delivered)
+        self._delivered = 0
+
     def _sweep(self, now_ns: int) -> None:
         for cookie, connection in list(self._connections.items()):
-            unix = connection.half_closed and connection.ends[0].family is Family.UNIX
-            if now_ns - connection.last_ns >= (UNIX_IDLE_NS if unix else IDLE_NS):
+            limit = IDLE_NS
+            if cookie in self._closing_unseen:
+                limit = UNIX_FINISHED_NS if connection.half_closed else UNIX_IDLE_NS
+            if now_ns - connection.last_ns >= limit:
                 self._expire(cookie, "idle")
 
     def forget(self, tgid: int) -> None:
-        """A process is gone, and its connections with it."""
-        for cookie, connection in list(self._connections.items()):
-            if connection.tgid == tgid:
-                connection.quiet()
-                connection.finish("aborted")
-                self._remove(cookie)
+        """A process is gone, and with it its connections whose close leaves no record."""
+        for cookie in list(self._closing_unseen):
+            if self._connections[cookie].tgid == tgid:
+                self._abort(cookie)
+
+    def close(self) -> None:
+        """Nothing more will be fed: publish what is whole, and the rest as incomplete.
+
+        May be called again; the table is empty then.
+        """
+        for cookie in list(self._connections):
+            self._abort(cookie)
+        self._count_delivered()
+
+    def _abort(self, cookie: int) -> None:
+        connection = self._connections[cookie]
+        connection.quiet()
+        connection.finish("aborted")
+        self._remove(cookie)
 
     def take_verdicts(self) -> list[Verdict]:
         """What the kernel half should know, since the last call, oldest first."""

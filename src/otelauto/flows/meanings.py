@@ -25,7 +25,8 @@ EXCHANGES: Final = Meaning(
 EXCHANGES_INCOMPLETE: Final = Meaning(
     "flows_exchanges_incomplete",
     "Exchanges handed on although they are not whole; no histogram counts them. aborted: the "
-    "connection ended first; lost: bytes were missing; expired: the connection was forgotten.",
+    "connection, its process or otelauto ended first; lost: bytes were missing; expired: the "
+    "connection was forgotten.",
     "reason",
 )
 EXCHANGES_UNCONFIRMED: Final = Meaning(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import select
 import struct
@@ -141,20 +142,24 @@ class Capture:
 
     # ---- verdicts ----
 
-    def put_connection_verdict(self, connection: int, verdict: abi.Verdict) -> None:
-        """Decide for one connection; takes effect at its next segment after :meth:`publish`."""
-        self._sockets.update(
-            "connection_verdicts", struct.pack("<Q", connection), abi.VERDICT.pack(*verdict)
-        )
+    def put_connection_verdict(self, connection: int, verdict: abi.Verdict) -> bool:
+        """Decide for one connection; takes effect at its next segment after :meth:`publish`.
+
+        False when the kernel has no room for it. Old verdicts make room, so that is rare.
+        """
+        return self._put_verdict("connection_verdicts", struct.pack("<Q", connection), verdict)
 
     def put_endpoint_verdict(self, key: abi.EndpointKey, verdict: abi.Verdict) -> bool:
-        """Decide for every connection of an endpoint; False when the table is full."""
+        """Decide for every connection of an endpoint; otherwise like the one for a connection."""
+        return self._put_verdict("endpoint_verdicts", abi.ENDPOINT_KEY.pack(*key), verdict)
+
+    def _put_verdict(self, table: str, key: bytes, verdict: abi.Verdict) -> bool:
         try:
-            self._sockets.update(
-                "endpoint_verdicts", abi.ENDPOINT_KEY.pack(*key), abi.VERDICT.pack(*verdict)
-            )
-        except OSError:
-            return False
+            self._sockets.update(table, key, abi.VERDICT.pack(*verdict))
+        except OSError as error:
+            if error.errno in (errno.ENOMEM, errno.EBUSY):
+                return False
+            raise
         return True
 
     def publish(self) -> None:
@@ -209,8 +214,13 @@ class Capture:
         own = {n: s for n, s in self._processes.map_memory().items() if n not in SHARED_MAPS}
         return sum(self._sockets.map_memory().values()) + sum(own.values())
 
+    def detach(self) -> None:
+        """Leave every hook; what was captured and counted can still be read."""
+        self._processes.detach()
+        self._sockets.detach()
+
     def close(self) -> None:
-        """Detach, unload and unmap."""
+        """Detach, unload and unmap. May be called again."""
         self._poll.close()
         self._shared.close()
         self._records.close()

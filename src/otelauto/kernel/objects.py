@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import platform
 import struct
@@ -16,6 +17,8 @@ from otelauto.errors import KernelError
 from otelauto.kernel import contract
 from otelauto.kernel.btf import KIND_DATASEC, Btf
 from otelauto.kernel.libbpf import BPF_ANY, library
+
+log = logging.getLogger("otelauto.kernel")
 
 OBJECTS: Final = Path(__file__).parent / "objects"
 
@@ -135,13 +138,15 @@ class BpfObject:
                 "the kernel refuses to load BPF programs",
                 "grant CAP_BPF and CAP_PERFMON; check kernel lockdown and the seccomp profile",
             )
+        for line in self._lib.log:
+            log.debug("%s", line)
         telling = [
             line for line in self._lib.log if line and not line.startswith(("libbpf:", "--"))
         ]
         last = telling[-1] if telling else error.strerror
         return KernelError(
             f"the kernel does not accept {self.name}.bpf.o: {last}",
-            "run with --log-level debug for the verifier's log, and report it",
+            "run with --debug for the verifier's log, and report it",
         )
 
     def _attach(self, name: str, program: int) -> Probe:
@@ -151,11 +156,6 @@ class BpfObject:
         except OSError as error:
             return Probe(name, hook, "refused", f"{error.strerror} (errno {error.errno})")
         return Probe(name, hook, "attached")
-
-    @property
-    def verifier_log(self) -> list[str]:
-        """The last lines that libbpf and the kernel's verifier said."""
-        return list(self._lib.log)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of a loaded map."""
@@ -206,12 +206,16 @@ class BpfObject:
         """Bytes of kernel memory by map, as the kernel accounts them."""
         return {name: _memlock(self.map_fd(name)) for name in self._maps}
 
+    def detach(self) -> None:
+        """Leave the hooks; the maps stay."""
+        while self._links:
+            self._lib.call("bpf_link__destroy", self._links.pop())
+
     def close(self) -> None:
         """Detach and unload."""
-        for link in self._links:
-            self._lib.call("bpf_link__destroy", link)
-        self._links.clear()
+        self.detach()
         self._lib.call("bpf_object__close", self._object)
+        self._object = None  # closing it again does nothing
 
 
 def _memlock(fd: int) -> int:

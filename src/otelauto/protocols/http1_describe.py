@@ -109,7 +109,7 @@ class Describer:
             method or "HTTP",
             attributes,
             error,
-            target.path,
+            target.path if target.path and target.path.startswith("/") else None,
             request.parent,
             INSTRUMENTS[side],
         )
@@ -181,7 +181,7 @@ def _full_url(target: Target, host: str, port: int, query: str) -> str:
 
 
 def _add_size(attributes: Attributes, half: str, message: Http1Message) -> None:
-    """The exact size where it is known, else what went over the wire behind the head."""
+    """The exact size where it is known, else what went over the wire behind a head known whole."""
     size = message.body_size()
     if size is not None:
         attributes[f"http.{half}.body.size"] = size

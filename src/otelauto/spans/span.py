@@ -26,8 +26,8 @@ class Service:
 class Span:
     """One finished span. Times are boot-clock nanoseconds; exporters call ``clock.wall_ns``.
 
-    ``parent_id`` is empty for a root. ``route`` is the low-cardinality path or ``None``.
-    ``incomplete`` as in :class:`otelauto.flows.vocabulary.Exchange`: no histogram counts it.
+    ``parent_id`` is empty for a root. ``incomplete`` as in
+    :class:`otelauto.flows.vocabulary.Exchange`: no histogram counts it.
     """
 
     service: Service

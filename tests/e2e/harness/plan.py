@@ -24,6 +24,12 @@ BODY_SIZES = (1, 10, 99, 255, 256, 257, 1000, 4096, 5000, 16_384, 16_385, 100_00
 STATUSES = (201, 304, 404, 500)
 SMALL_UPLOADS = (1, 30, 60)
 LARGE_UPLOADS = (3000, 40_000)
+# nginx answers a chunked upload that it has no use for before it has read it, and later reads the
+# rest in calls of 4 KiB that may end in the next request. Of such late calls otelauto copies the
+# beginning once it knows a service, so behind a long body that request is not seen
+# (flows_responses_unmatched counts its response; docs/troubleshooting.md says so). Bodies that end
+# within one such call, chunk framing included, are copied whole.
+EARLY_ANSWERED_UPLOADS = (3000, 3900)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Features:
     answers_early: bool = False
 
 
-def _kinds(rng: random.Random) -> Planned:
+def _kinds(rng: random.Random, features: Features) -> Planned:
     """One request without id, connection and style."""
     kind = rng.choices(
         ("items", "echo", "upload", "chunked", "big", "head", "delete", "status", "slow", "close"),
@@ -49,7 +55,8 @@ def _kinds(rng: random.Random) -> Planned:
         case "upload" if rng.random() < 0.5:
             return _posted("upload", "chunked", rng.choice(SMALL_UPLOADS), rng.choice((1, 3)))
         case "upload":
-            return _posted("upload", "chunked", rng.choice(LARGE_UPLOADS), rng.choice((1, 8)))
+            sizes = EARLY_ANSWERED_UPLOADS if features.answers_early else LARGE_UPLOADS
+            return _posted("upload", "chunked", rng.choice(sizes), rng.choice((1, 8)))
         case "head":
             return _plain("HEAD", "items")
         case "delete":
@@ -83,7 +90,7 @@ def make_plan(
         else:
             size, group = 1, None
         for _ in range(size):
-            request = _pipelined(rng) if group else _alone(rng, raw=raw)
+            request = _pipelined(rng) if group else _alone(rng, features, raw=raw)
             ident = f"{prefix}{len(plan):04d}"
             plan.append({**request, "id": ident, "path": request["path"] + ident, "group": group})
     return plan
@@ -97,9 +104,12 @@ def _pipelined(rng: random.Random) -> Planned:
     return {**rng.choice(choices), "version": "1.1", "connection": "keep", "style": "whole"}
 
 
-def _alone(rng: random.Random, *, raw: bool) -> Planned:
-    request = _kinds(rng)
+def _alone(rng: random.Random, features: Features, *, raw: bool) -> Planned:
+    request = _kinds(rng, features)
     connection = rng.choices(("keep", "new", "close"), weights=(80, 10, 10))[0]
+    if features.answers_early and request["body"] and not raw:
+        # Go stops sending a body when an answer comes that ends the connection, and does not tell.
+        connection = "keep"
     style, version = "whole", "1.1"
     if request["body"] and rng.random() < 0.15:
         style = "expect"
