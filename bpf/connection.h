@@ -181,7 +181,7 @@ INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w,
 		o->path_length = read_unix_path(sk, w->path);
 		size += o->path_length & 127;
 	}
-	if (!emit_record(w, size))
+	if (!emit_record(w, size, false))
 		__sync_fetch_and_and(&c->bits, ~CONNECTION_ANNOUNCED);
 }
 

@@ -3,7 +3,7 @@
 #ifndef OTELAUTO_COPY_H
 #define OTELAUTO_COPY_H
 
-enum { TAIL_SIZE = 8 };
+enum { TAIL_SIZE = 8, LOOK_EVERY = 16 };
 
 /* Loop state, kept in memory: the verifier then sees one state an iteration, not one a history. */
 struct walk {
@@ -28,6 +28,7 @@ struct workspace {
 	};
 	struct user_vector vectors[VECTORS_MAX];
 	struct walk walk;
+	__u64 records; /* that were put together here; the ring is looked at every LOOK_EVERY */
 };
 
 struct {

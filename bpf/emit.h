@@ -57,14 +57,17 @@ INLINE struct shared_state *shared_state(void)
 	return bpf_map_lookup_elem(&shared, &zero);
 }
 
-/* Submit one record of the data ring; counted as produced whether it fits or not. */
-INLINE bool emit_record(void *record, __u64 size)
+/*
+ * Submit one record of the data ring; counted as produced whether it fits or not. To look how full
+ * the ring is costs as much as a clock reading, so `look` is given now and then only.
+ */
+INLINE bool emit_record(void *record, __u64 size, bool look)
 {
 	struct shared_state *state = shared_state();
 	__u64 flags = BPF_RB_NO_WAKEUP;
 
 	count(RECORDS_PRODUCED, 1);
-	if (bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > wake_at && state &&
+	if (look && bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > wake_at && state &&
 	    !__sync_lock_test_and_set(&state->wake_pending, 1))
 		flags = BPF_RB_FORCE_WAKEUP;
 	if (!bpf_ringbuf_output(&records, record, size, flags))

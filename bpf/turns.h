@@ -289,7 +289,8 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	copy_segment(w, &plan);
 	c->captured[direction & 1] += s->captured;
 	fill_segment(s, c, sk, RECORD_SEGMENT, id, now);
-	emit_record(w, sizeof(*s) + (s->captured & (2 * CAPTURE_MAX - 1)));
+	emit_record(w, sizeof(*s) + (s->captured & (2 * CAPTURE_MAX - 1)),
+		    w->records++ % LOOK_EVERY == 0);
 	return 0;
 }
 
@@ -305,7 +306,7 @@ INLINE int on_ending(struct sock *sk, struct connection *c, __u32 flags)
 	s.offset = c->offset[s.direction & 1];
 	fill_segment(&s, c, sk, RECORD_ENDING, (__u64)c->tgid << 32 | c->tid,
 		     bpf_ktime_get_boot_ns());
-	emit_record(&s, sizeof(s));
+	emit_record(&s, sizeof(s), false);
 	return 0;
 }
 

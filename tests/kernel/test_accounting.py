@@ -86,7 +86,8 @@ def test_a_quarter_full_wakes_the_consumer_once(recorder: Recorder, tcp: Pair) -
     stream(recorder, *tcp)
     recorder.capture.wait(0)  # whatever the registration left
     size, fill = 8000, 0.0
-    enough = WAKE_AT // (2 * size) + 20  # two records each: a little over the mark
+    # Two records each, a little over the mark: the fill is looked at every 16 records of a program.
+    enough = WAKE_AT // (2 * size) + 100
     pings = threading.Thread(target=ping, args=(tcp, b"w" * size, enough))
     began = time.monotonic()
     pings.start()
