@@ -6,10 +6,9 @@ from __future__ import annotations
 import socket
 
 from otelauto import abi
+from otelauto.flows.records import MAPPED_IPV4
 from otelauto.flows.vocabulary import Address, Family, Verdict
 from otelauto.kernel.capture import Capture
-
-_MAPPED = b"\0" * 10 + b"\xff\xff"  # IPv4-mapped IPv6, RFC 4291 section 2.5.5.2
 
 
 def put_verdict(capture: Capture, verdict: Verdict) -> None:
@@ -48,5 +47,5 @@ def _keys(netns: int, address: Address, local: bool) -> list[abi.EndpointKey]:
     four = socket.inet_aton(address.host)
     return [
         abi.EndpointKey(four + bytes(12), netns, port, 0),
-        abi.EndpointKey(_MAPPED + four, netns, port, 0),
+        abi.EndpointKey(MAPPED_IPV4 + four, netns, port, 0),
     ]

@@ -9,14 +9,10 @@ from otelauto.abi import OPENING, SEGMENT, AbiLimit, Opening, RecordKind, Segmen
 from otelauto.flows.vocabulary import Address, Family
 
 _OPENING = int(RecordKind.RECORD_OPENING)
-_SEGMENT = int(RecordKind.RECORD_SEGMENT)
-_ENDING = int(RecordKind.RECORD_ENDING)
-_CAPTURE_MAX = int(AbiLimit.CAPTURE_MAX)
-_HEAD_SIZE = SEGMENT.size
-_MAPPED_IPV4 = b"\0" * 10 + b"\xff\xff"  # RFC 4291, section 2.5.5.2
-
 _SEGMENT_KINDS = (int(RecordKind.RECORD_SEGMENT), int(RecordKind.RECORD_ENDING))
 _CAPTURE_MAX = int(AbiLimit.CAPTURE_MAX)
+_HEAD_SIZE = SEGMENT.size
+MAPPED_IPV4 = b"\0" * 10 + b"\xff\xff"  # RFC 4291, section 2.5.5.2
 
 
 class BadRecordError(ValueError):
@@ -87,6 +83,6 @@ def _internet(family: int, address: bytes, port: int) -> Address:
         return Address(Family.INET, socket.inet_ntop(socket.AF_INET, address[:4]), port)
     if family != Family.INET6:
         return Address(Family.INET, "", port)
-    if address.startswith(_MAPPED_IPV4):
+    if address.startswith(MAPPED_IPV4):
         return Address(Family.INET, socket.inet_ntop(socket.AF_INET, address[12:]), port)
     return Address(Family.INET6, socket.inet_ntop(socket.AF_INET6, address), port)
