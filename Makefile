@@ -21,7 +21,8 @@ install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 	touch $@ .venv/installed
 
 $(OBJECTS)/built: $(BPF_SOURCES) | .venv/developed
-	$(PYTHON) bpf/build.py $(OBJECTS) > $@
+	$(PYTHON) bpf/build.py $(OBJECTS)
+	touch $@
 
 bpf: $(OBJECTS)/built  ## compile the BPF objects
 
