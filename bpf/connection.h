@@ -15,6 +15,7 @@ enum connection_bit {
 /* Zeros are the state of a new one. Charged to the service's socket (optmem_max): keep it small. */
 struct connection {
 	__u64 offset[2];            /* of the next byte, by direction */
+	cookie_t cookie;
 	struct verdict verdict;
 	__u32 next_tcp_sequence[2];
 	__u32 captured[2];          /* bytes copied in the current turn */
@@ -103,9 +104,8 @@ INLINE void read_addresses(struct sock *sk, struct opening *to)
 /* Look the verdict up again: the connection's own, its local endpoint's, its remote endpoint's. */
 INLINE void refresh_verdict(struct sock *sk, struct connection *c)
 {
-	cookie_t cookie = bpf_get_socket_cookie(sk);
 	struct endpoint_key key = {};
-	struct verdict *found = bpf_map_lookup_elem(&connection_verdicts, &cookie);
+	struct verdict *found = bpf_map_lookup_elem(&connection_verdicts, &c->cookie);
 	struct sock_common *common = &sk->__sk_common;
 
 	if (!found && common->skc_family != AF_UNIX) {
@@ -160,8 +160,7 @@ INLINE __u32 read_unix_path(struct sock *sk, __u8 *to)
 }
 
 /* The opening record; tried again with the next segment if the ring had no room. */
-INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w, __u64 id,
-		     ktime_ns now)
+INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w, ktime_ns now)
 {
 	struct opening *o = &w->opening;
 	__u64 size = sizeof(*o);
@@ -170,10 +169,10 @@ INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w,
 	o->kind = RECORD_OPENING;
 	o->role = c->role;
 	o->sequence = __sync_fetch_and_add(&c->sequence, 1);
-	o->connection = bpf_get_socket_cookie(sk);
+	o->connection = c->cookie;
 	o->time = now;
-	o->tgid = id >> 32;
-	o->tid = id;
+	o->tgid = c->tgid;
+	o->tid = c->tid;
 	o->protocol = sk->sk_protocol;
 	o->inode = sk->sk_socket->file->f_inode->i_ino;
 	read_addresses(sk, o);

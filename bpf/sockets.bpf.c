@@ -38,7 +38,7 @@ INLINE int on_nothing(struct sock *sk, int result, enum direction direction)
 	    sk->sk_receive_queue.qlen) /* asked for 0 bytes while some wait */
 		return 0;
 	if (mark(c, CONNECTION_RECEIVE_ENDED))
-		on_ending(sk, c, FLAG_RECEIVE_ENDED);
+		on_ending(c, FLAG_RECEIVE_ENDED);
 	return 0;
 }
 
@@ -81,7 +81,7 @@ int sock_recv(__u64 *context)
 INLINE int on_closed(struct sock *sk, struct connection *c)
 {
 	if (mark(c, CONNECTION_CLOSED))
-		on_ending(sk, c, c->bits & CONNECTION_RESET || sk->sk_err
+		on_ending(c, c->bits & CONNECTION_RESET || sk->sk_err
 					 ? FLAG_CLOSED | FLAG_RESET
 					 : FLAG_CLOSED);
 	return 0;
@@ -118,7 +118,7 @@ int sock_state(__u64 *context)
 		return 0;
 	if (state != TCP_CLOSE) { /* FIN_WAIT1 by shutdown(), then again on the way to LAST_ACK */
 		if (mark(c, CONNECTION_SEND_ENDED))
-			on_ending(sk, c, FLAG_SEND_ENDED);
+			on_ending(c, FLAG_SEND_ENDED);
 		return 0;
 	}
 	if (before == TCP_ESTABLISHED || before == TCP_CLOSE_WAIT || sk->sk_err)

@@ -162,11 +162,12 @@ INLINE bool is_fin_read(struct sock *sk, struct tcp_sock *tcp, __u32 direction)
  */
 INLINE __u32 check_tcp_sequence(struct connection *c, struct segment *s, struct sock *sk)
 {
-	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tcp;
 	__u32 start, expected, gap, d = s->direction & 1;
 
-	if (!tcp)
+	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0; /* AF_UNIX, MPTCP */
+	tcp = VIEW_AS(struct tcp_sock, sk);
 	start = (d == DIRECTION_SENT ? tcp->write_seq : tcp->copied_seq) - s->length;
 	expected = c->started[d] ? c->next_tcp_sequence[d] : first_sequence(tcp, d);
 	gap = start - expected;
@@ -187,15 +188,15 @@ INLINE __u32 check_tcp_sequence(struct connection *c, struct segment *s, struct 
 
 /* ---- connections ---- */
 
-INLINE void fill_segment(struct segment *s, struct connection *c, struct sock *sk,
-			 enum record_kind kind, __u64 id, ktime_ns now)
+INLINE void fill_segment(struct segment *s, struct connection *c, enum record_kind kind, tid_t tid,
+			 ktime_ns now)
 {
 	s->kind = kind;
 	s->sequence = __sync_fetch_and_add(&c->sequence, 1);
-	s->connection = bpf_get_socket_cookie(sk);
+	s->connection = c->cookie;
 	s->time = now;
-	s->tgid = id >> 32;
-	s->tid = id;
+	s->tgid = c->tgid;
+	s->tid = tid;
 }
 
 /* Turn bookkeeping; true if this segment starts one. */
@@ -242,6 +243,7 @@ INLINE struct connection *admit_connection(struct sock *sk, tgid_t tgid, __u32 g
 		return NULL;
 	}
 	c->tgid = tgid;
+	c->cookie = bpf_get_socket_cookie(sk);
 	if (c->generation != generation) {
 		c->generation = generation;
 		refresh_verdict(sk, c);
@@ -256,8 +258,9 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	struct workspace *w = workspace_get(direction);
 	struct shared_state *shared = shared_state();
 	struct segment_plan plan = { .length = length, .unread = unread, .direction = direction };
-	__u64 id = bpf_get_current_pid_tgid();
-	tgid_t tgid = id >> 32;
+	struct task_struct *task = bpf_get_current_task_btf();
+	tgid_t tgid = task->tgid;
+	tid_t tid = task->pid;
 	struct segment *s;
 	ktime_ns now;
 
@@ -267,35 +270,35 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 		c = admit_connection(sk, tgid, shared->generation);
 	if (!c)
 		return 0;
-	c->tid = id;
+	c->tid = tid;
 	s = &w->segment;
 	now = bpf_ktime_get_boot_ns();
 	if (mark(c, CONNECTION_ANNOUNCED))
-		announce(c, sk, w, id, now);
+		announce(c, sk, w, now);
 	__builtin_memset(s, 0, sizeof(*s));
 	s->direction = direction;
 	s->length = length;
 	place_segment(c, s, sk);
 	if (c->verdict.mode == MODE_NOTHING) {
 		if (!plan.unread && is_multi_message_call())
-			find_user_bytes(&plan.user, length); /* for its slot cursor */
+			find_user_bytes(task, &plan.user, length); /* for its slot cursor */
 		return 0;
 	}
 	if (!plan.unread)
-		plan.unread = find_user_bytes(&plan.user, length);
+		plan.unread = find_user_bytes(task, &plan.user, length);
 	if (enter_turn(c, direction))
 		s->flags |= FLAG_TURN_START;
 	want_bytes(c, &plan);
 	copy_segment(w, &plan);
 	c->captured[direction & 1] += s->captured;
-	fill_segment(s, c, sk, RECORD_SEGMENT, id, now);
+	fill_segment(s, c, RECORD_SEGMENT, tid, now);
 	emit_record(w, sizeof(*s) + (s->captured & (2 * CAPTURE_MAX - 1)),
 		    w->records++ % LOOK_EVERY == 0);
 	return 0;
 }
 
 /* A direction, or the whole connection, ended. May run in softirq, under any task. */
-INLINE int on_ending(struct sock *sk, struct connection *c, __u32 flags)
+INLINE int on_ending(struct connection *c, __u32 flags)
 {
 	struct segment s = {};
 
@@ -304,8 +307,7 @@ INLINE int on_ending(struct sock *sk, struct connection *c, __u32 flags)
 	s.direction = flags & FLAG_RECEIVE_ENDED ? DIRECTION_RECEIVED : DIRECTION_SENT;
 	s.flags = flags;
 	s.offset = c->offset[s.direction & 1];
-	fill_segment(&s, c, sk, RECORD_ENDING, (__u64)c->tgid << 32 | c->tid,
-		     bpf_ktime_get_boot_ns());
+	fill_segment(&s, c, RECORD_ENDING, c->tid, bpf_ktime_get_boot_ns());
 	emit_record(&s, sizeof(s), false);
 	return 0;
 }

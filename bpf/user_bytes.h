@@ -144,37 +144,20 @@ INLINE void pass_slot(int result)
 		take_slot(cursor, regs);
 }
 
-/*
- * Fill *to from the call in progress. Returns 0, or the counter that names why there is no buffer.
- *
- * Until the call returns, ax holds -ENOSYS (entry code of arch/x86); anything else is work that the
- * kernel runs on the way out (io_uring completions), whose bytes the registers do not describe.
- * A function of its own for the verifier.
- */
-GLOBAL __u32 find_user_bytes(struct user_bytes *to, __u64 length)
+/* The calls that are not a plain read or write. A function of its own for the verifier. */
+GLOBAL __u32 find_vectors(struct user_bytes *to, __u64 length)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	struct user_message message;
 
 	if (!to)
 		return UNREAD_OTHER_CALL;
-	if (task->thread_info.status & TS_COMPAT)
-		return UNREAD_COMPAT_TASK;
-	if (!is_call_in_progress(task, regs))
-		return UNREAD_OTHER_CALL;
-	to->address = regs->si;
-	to->count = 0;
 	switch (regs->orig_ax) {
-	case CALL_READ:
-	case CALL_WRITE:
-	case CALL_SENDTO:
-	case CALL_RECVFROM:
-		return 0;
 	case CALL_READV:
 	case CALL_WRITEV:
 	case CALL_PREADV2:
 	case CALL_PWRITEV2:
+		to->address = regs->si;
 		to->count = regs->dx;
 		return 0;
 	case CALL_SENDMSG:
@@ -189,6 +172,32 @@ GLOBAL __u32 find_user_bytes(struct user_bytes *to, __u64 length)
 		return find_slot(to, length);
 	default:
 		return UNREAD_OTHER_CALL;
+	}
+}
+
+/*
+ * Fill *to from the call in progress. Returns 0, or the counter that names why there is no buffer.
+ *
+ * Until the call returns, ax holds -ENOSYS (entry code of arch/x86); anything else is work that the
+ * kernel runs on the way out (io_uring completions), whose bytes the registers do not describe.
+ */
+INLINE __u32 find_user_bytes(struct task_struct *task, struct user_bytes *to, __u64 length)
+{
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
+
+	if (task->thread_info.status & TS_COMPAT)
+		return UNREAD_COMPAT_TASK;
+	if (!is_call_in_progress(task, regs))
+		return UNREAD_OTHER_CALL;
+	switch (regs->orig_ax) {
+	case CALL_READ:
+	case CALL_WRITE:
+	case CALL_SENDTO:
+	case CALL_RECVFROM:
+		to->address = regs->si;
+		return 0;
+	default:
+		return find_vectors(to, length);
 	}
 }
 

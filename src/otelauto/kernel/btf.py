@@ -74,6 +74,10 @@ class Btf:
             entry = Type(kind, self._string(name), size, size)
             position = self._read_tail(raw, position, entry, count, bool(info >> 31))
             self.types.append(entry)
+        for section in self.types:
+            if section.kind == KIND_DATASEC:
+                for member in section.members:
+                    member.name = self.types[member.type_id].name
 
     def _string(self, offset: int) -> str:
         return self._strings[offset : self._strings.index(0, offset)].decode()
@@ -100,7 +104,7 @@ class Btf:
             for _ in range(count):
                 first, second, third = struct.unpack_from("<III", raw, at)
                 entry.members.append(
-                    Member(self.types[first].name, first, second, third)
+                    Member("", first, second, third)  # named when all types are known
                     if kind == KIND_DATASEC
                     else Member(self._string(first), 0, value=third << 32 | second)
                 )
