@@ -3,17 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from typing import Any
 
 from benches.harness import Bench, BenchError, metrics_only, otelauto, wrk
 from benches.report import Figure, Section
 from benches.services import ITEM, SERVICES, running
-from otelauto.kernel.libbpf import library
+from otelauto.kernel.statistics import run_time_statistics
 
-BPF_STATS_RUN_TIME = 0  # enum bpf_stats_type
 TITLE = "BPF programs"
 HOW = (
     "The kernel's own count (`BPF_ENABLE_STATS`) while wrk asks the C server for all it can give."
@@ -23,16 +19,6 @@ HOW = (
 )
 
 
-@contextlib.contextmanager
-def statistics() -> Iterator[None]:
-    """The kernel counts the time of BPF programs within the block."""
-    descriptor = library().call("bpf_enable_stats", BPF_STATS_RUN_TIME)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def programs(bench: Bench) -> Section:
     """Runs per request and time per run."""
     with (
@@ -40,7 +26,7 @@ def programs(bench: Bench) -> Section:
         otelauto(bench.directory, [service.port], metrics_only()) as agent,
     ):
         before = agent.status()["programs"]
-        with statistics():
+        with run_time_statistics():
             load = wrk(service.port, ITEM, bench.settings.seconds)
         after = agent.status()["programs"]
     section = Section(TITLE, HOW, ("program", "runs per request", "ns per run", "instructions"))

@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from otelauto import __version__
 from otelauto.capabilities import CAPABILITIES, held
@@ -20,6 +22,9 @@ from otelauto.errors import KernelError, OtelautoError
 from otelauto.export.lines import printable
 from otelauto.instrument import naming_of
 from otelauto.kernel.capture import Capture, Wanted
+from otelauto.kernel.statistics import run_time_statistics
+
+MEASURE_S: Final = 1.0
 
 
 def _say(line: str = "") -> None:
@@ -34,8 +39,10 @@ def examine(config: Config) -> int:
     code = _kernel()
     _listeners(config)
     _say()
+    socket = Path(config.control_socket)
     try:
-        show(ask(Path(config.control_socket)))
+        show(ask(socket))
+        _costs(socket)
     except OtelautoError as error:
         _say(f"No live report: {error.message}.")
     return code
@@ -113,6 +120,40 @@ def show(report: dict[str, Any]) -> None:
     for probe in refused:
         _say()
         _say(f"Probe {probe['name']} on {probe['hook']} is {probe['state']}: {probe['why']}")
+
+
+def _costs(socket: Path) -> None:
+    """What the programs of the otelauto that runs cost the services, measured for a moment."""
+    _say()
+    _say(f"Cost of the programs, measured for {MEASURE_S:.0f} s (of it, tens of ns a run measure)")
+    try:
+        with run_time_statistics():
+            before, started = ask(socket)["programs"], time.monotonic()
+            time.sleep(MEASURE_S)
+            after, seconds = ask(socket)["programs"], time.monotonic() - started
+    except KernelError as error:
+        _say(f"  {error.message} -> {error.remedy}")
+        return
+    for line in cost_lines(before, after, seconds):
+        _say(line)
+
+
+def cost_lines(
+    before: list[dict[str, Any]], after: list[dict[str, Any]], seconds: float
+) -> Iterator[str]:
+    """A line for each program: runs a second, ns a run, share of one CPU; from two reports."""
+    known = {program["program_id"]: program for program in before}
+    for program in after:
+        first = known.get(program["program_id"])
+        if first is None:  # otelauto was restarted meanwhile
+            continue
+        runs = program["runs"] - first["runs"]
+        taken = program["run_time_ns"] - first["run_time_ns"]
+        each = f"{taken / runs:.0f} ns a run" if runs else "did not run"
+        yield (
+            f"  {program['name']:<16} {runs / seconds:>9.0f} runs/s  {each:<14}"
+            f" {taken / seconds / 1e9:.3%} of a CPU"
+        )
 
 
 def _show_traffic(report: dict[str, Any]) -> None:

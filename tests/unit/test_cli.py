@@ -225,6 +225,21 @@ def test_reports_do_not_steer_the_terminal(capsys):
     assert "forged" not in {line.split()[0] for line in out.splitlines() if line}
 
 
+def test_the_cost_of_each_program_is_the_difference_of_two_reports():
+    def program(number, name, runs, taken):
+        return {"program_id": number, "name": name, "runs": runs, "run_time_ns": taken}
+
+    before = [program(1, "busy", 100, 50_000), program(2, "idle", 7, 900)]
+    after = [
+        program(1, "busy", 2100, 1_050_000),
+        program(2, "idle", 7, 900),
+        program(3, "new", 9, 9),
+    ]
+    busy, idle = doctor.cost_lines(before, after, seconds=2.0)
+    assert " ".join(busy.split()) == "busy 1000 runs/s 500 ns a run 0.050% of a CPU"
+    assert " ".join(idle.split()) == "idle 0 runs/s did not run 0.000% of a CPU"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["-"], ["a", "b"]])
 def test_the_page_of_settings_is_not_written_to_a_flag(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
