@@ -20,9 +20,10 @@ from otelauto import doctor as support
 from otelauto.config import Config
 from otelauto.control import Control, ask
 from otelauto.counters import Counters, Meaning
-from otelauto.errors import OtelautoError
+from otelauto.errors import KernelError, OtelautoError
 from otelauto.export.exposition import Family, Kind
 from otelauto.flows.flows import Flows
+from otelauto.governor import SPAN_SHARES, Governor, Meter, Step
 from otelauto.instrument import Watcher
 from otelauto.protocols import protocols
 from otelauto.protocols.http1_redact import redact
@@ -44,6 +45,8 @@ GAUGES: Final = {
     "ring_fill_ratio": "Share of the data ring that waits.",
     "kernel_memory_bytes": "Kernel memory of all BPF maps.",
     "metric_series": "RED series that are held.",
+    "overhead_step": "What max_overhead has made it give up: 0 nothing, 1 long heads, 2 nine of ten"
+    " traces, 3 all spans, 4 everything, for a while.",
 }
 CLOCK_INTERVAL_S: Final = 1.0
 EXPIRE_INTERVAL_S: Final = 5.0
@@ -78,6 +81,15 @@ class App:
         )
         self.flows = make_flows(config, self.counters, self.publisher)
         self.control = Control(Path(config.control_socket))
+        overhead = config.max_overhead
+        self.meter = Meter(self.watcher.capture.costs, overhead.programs > 0)
+        self.governor = Governor(
+            overhead.agent / 100,
+            overhead.programs / 100,
+            self.meter.read,
+            self.counters,
+            self._give_up,
+        )
         self._next_clock = self._next_expiry = 0.0
         self._gauges: dict[str, float] = {}
         self._told: set[tuple[str, str]] = set()
@@ -114,7 +126,21 @@ class App:
         self.publisher.flush()
         self.control.serve(lambda: live_report(self))
 
+    def _give_up(self, step: Step) -> None:
+        """Give detail up, or take it back; see docs/troubleshooting.md for the order."""
+        self.flows.shorten_heads(step >= Step.SHORT_HEADS)
+        self.publisher.keep_spans(SPAN_SHARES[step])
+        capture = self.watcher.capture
+        if step is Step.DETACHED:
+            capture.pause()
+            self.flows.interrupt()
+        elif not capture.resume():
+            raise KernelError(
+                "the kernel refuses a hook that it gave before", "see `otelauto doctor`"
+            )
+
     def _housekeeping(self, now: float) -> None:
+        self.governor.look(now)
         if now >= self._next_clock:
             self._next_clock = now + CLOCK_INTERVAL_S
             self.clock.track()
@@ -152,6 +178,7 @@ class App:
             capture.ring_fill,
             capture.kernel_memory(),
             self.publisher.red.size(),
+            self.governor.step,
         )
         self._gauges = dict(zip(GAUGES, values, strict=True))
 
@@ -163,6 +190,7 @@ class App:
             steps.callback(self.publisher.close)
             steps.callback(self.flows.close)
             steps.callback(self.watcher.finish, self._feed)
+            steps.callback(self.meter.close)
 
 
 def _sample(value: float) -> Callable[[], list[Any]]:

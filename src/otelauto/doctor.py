@@ -105,6 +105,8 @@ def show(report: dict[str, Any]) -> None:
         f"  ring {report['ring_fill']:.0%} full now,"
         f" {report['largest_backlog_bytes'] / 2**20:.2f} MiB at most"
     )
+    if report["overhead_step"] != "full":
+        _say(f"  over max_overhead: {report['overhead_step'].replace('_', ' ')}")
     _say()
     _say("Targets")
     for target in report["targets"]:

@@ -39,6 +39,11 @@ OWN_EXCHANGES: Final = Meaning(
 UNKNOWN_PROCESS: Final = Meaning(
     "exchanges_of_unknown_process", "Exchanges whose process was gone before it could be named."
 )
+SPANS_SAMPLED_OUT: Final = Meaning(
+    "spans_sampled_out",
+    "Spans measured but not exported, because otelauto cost more than max_overhead allows.",
+)
+TRACE_RANDOM: Final = 1 << 56  # the random part of a trace id: its last 7 bytes (W3C, level 2)
 CLOSE_SECONDS: Final = 5.0
 CLOSE_GRACE_SECONDS: Final = 1.0  # for exporters to count what they gave up at the deadline
 INTERNAL_PORT: Final = "internal_metrics.prometheus.port"
@@ -66,6 +71,7 @@ class Publisher:
         self._own_traffic = OwnTraffic()
         self._noop = config.noop
         self.processed = 0
+        self._span_share = 1.0
         self._batch: list[Span] = []
         self._routes = Routes(
             counters,
@@ -240,10 +246,23 @@ class Publisher:
         self.processed += len(batch)
         if self._measures:
             self.red.add(batch)
+        kept = self._sampled(batch)
         for exporter in self._span_exporters:
-            exporter.offer(batch)
+            exporter.offer(kept)
         if self._noop:
             log.info("processed %d requests", self.processed)
+
+    def keep_spans(self, share: float) -> None:
+        """Export this share of the traces, 0 to 1: all spans of a trace or none, on every host."""
+        self._span_share = share
+
+    def _sampled(self, batch: list[Span]) -> list[Span]:
+        if self._span_share >= 1 or not self._span_exporters:
+            return batch
+        below = round(self._span_share * TRACE_RANDOM)
+        kept = [span for span in batch if int.from_bytes(span.trace_id[-7:]) < below]
+        self._counters.add(SPANS_SAMPLED_OUT, len(batch) - len(kept))
+        return kept
 
     def has_audience(self) -> bool:
         """Whether anything that is published can still reach anybody."""

@@ -50,6 +50,7 @@ def live_report(app: App) -> dict[str, Any]:
         "ring_fill": capture.ring_fill,
         "largest_backlog_bytes": capture.largest_backlog,
         "kernel_memory_bytes": capture.kernel_memory(),
+        "overhead_step": app.governor.step.name.lower(),
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "rss_max_bytes": usage.ru_maxrss * 1024,
     }

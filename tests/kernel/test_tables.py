@@ -16,8 +16,9 @@ from tests.kernel.kernel_objects import ids
 from tests.kernel.recorder import RECEIVED, SENT, Recorder, verdict
 
 from otelauto import abi
-from otelauto.abi import CaptureMode
+from otelauto.abi import CaptureMode, SegmentFlag
 from otelauto.errors import KernelError
+from otelauto.kernel.capture import NEEDED
 from otelauto.kernel.libbpf import Library, library
 from otelauto.kernel.objects import BpfObject
 
@@ -102,6 +103,27 @@ def test_a_detached_capture_can_still_be_read(tcp: Pair) -> None:
         assert piece.payload == b"waits in the ring"
         assert recorder.counters()["RECORDS_PRODUCED"] == recorder.delivered == 2
         recorder.close()
+
+
+def test_a_paused_capture_sees_no_bytes_but_every_ending(tcp: Pair) -> None:
+    client, server = tcp
+    before = ids("link")
+    with closing(Recorder()) as recorder:
+        client.send(b"seen")
+        attached = ids("link") - before
+        recorder.capture.pause()
+        assert len(attached - ids("link")) == len(NEEDED)
+        client.send(b"unseen")
+        assert len(server.recv(100)) == 10
+        assert recorder.capture.resume()
+        assert len(ids("link") - before) == len(attached)
+        client.send(b"seen again")
+        recorder.capture.pause()
+        watched = recorder.of(client)
+        assert [piece.payload for piece in watched.pieces] == [b"seen", b"seen again"]
+        assert watched.pieces[1].segment.unseen == len(b"unseen")
+        client.close()
+        recorder.wait_for(lambda: bool(watched.flagged(SegmentFlag.FLAG_CLOSED)), "it is closed")
 
 
 def test_the_verifiers_words_are_logged(

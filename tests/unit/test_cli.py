@@ -207,7 +207,7 @@ def test_strangers_words_do_not_steer_the_terminal(app, capsys):
 REPORT = {
     "version": "1", "pid": 1, "uptime_s": 1.0, "tier": "a", "spans": 0, "series": 0, "cpu_s": 0.1,
     "rss_max_bytes": 1, "kernel_memory_bytes": 1, "ring_fill": 0.0, "largest_backlog_bytes": 0,
-    "connections": 0, "protocols": {}, "probes": [],
+    "connections": 0, "protocols": {}, "probes": [], "overhead_step": "metrics_only",
     "counters": [["lost", "\x1b]0;label\x07", 1]],
     "unread": [{"carries": "\x1b[31m", "endpoint": "/run/\x1b[2J", "connections": 1}],
     "targets": [{"service": "shop\x1b[2J", "pid": 7, "ports": [80], "reason": "argv \nforged"}],

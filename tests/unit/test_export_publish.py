@@ -13,9 +13,9 @@ from otelauto.config import Purpose, load
 from otelauto.counters import Counters
 from otelauto.export.exporter import Status
 from otelauto.flows.vocabulary import Address, Exchange, Family, Instrument, Side
-from otelauto.publish import Publisher
+from otelauto.publish import SPANS_SAMPLED_OUT, Publisher
 from otelauto.spans.clock import WallClock
-from otelauto.spans.span import Service
+from otelauto.spans.span import Service, Span
 
 SHOP = Service("shop", "", "1")
 TOOK = Instrument("took", "s", "How long.", (1.0,), ("code",))
@@ -135,3 +135,27 @@ def test_series_end_although_nobody_collects(tmp_path: Path) -> None:
 def test_servers_have_names_of_their_own(tmp_path: Path, main: str, names: set[str]) -> None:
     made = publisher(tmp_path, {"--prometheus-port": main}, INTERNAL)
     assert set(made.status()) == names
+
+
+def test_a_share_of_the_traces_is_exported_and_everything_is_measured(tmp_path: Path) -> None:
+    made = publisher(tmp_path, {"--prometheus-port": "9401", "--print": "json"})
+    offered: list[Span] = []
+    made._span_exporters[0].offer = offered.extend  # type: ignore[method-assign]
+
+    def exported(share: float) -> list[Span]:
+        made.keep_spans(share)
+        offered.clear()
+        for _ in range(2000):
+            made.deliver(exchange())
+        made.flush()
+        return list(offered)
+
+    every, some, none = exported(1.0), exported(0.1), exported(0.0)
+    assert (len(every), len(none)) == (2000, 0)
+    assert 100 < len(some) < 300
+    assert {int.from_bytes(span.trace_id[-7:]) < 2**56 // 10 + 1 for span in some} == {True}
+    assert made._counters.get(SPANS_SAMPLED_OUT) == 4000 - len(some)
+    assert made.processed == 6000
+    (collected,) = made.red.collect()
+    ((_, (point,)),) = collected.points
+    assert point.count == 6000

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from tests.wire.transcripts import answer, bare, get
@@ -11,7 +12,12 @@ from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Reader, Wire
 
 from otelauto.abi import OPENING, SEGMENT, CaptureMode, RecordKind, SegmentFlag
 from otelauto.flows import meanings
-from otelauto.flows.endpoints import GENEROUS, LEARN_EXCHANGES
+from otelauto.flows.endpoints import (
+    GENEROUS,
+    LEARN_EXCHANGES,
+    WANT_SHORT_REQUEST,
+    WANT_SHORT_RESPONSE,
+)
 from otelauto.flows.flows import (
     IDLE_NS,
     UNIX_FINISHED_NS,
@@ -263,3 +269,44 @@ def test_the_contract_is_what_the_wire_builds() -> None:
     wire = Wire().open().send(CLIENT, b"x")
     assert wire.records[0][0] == RecordKind.RECORD_OPENING
     assert len(wire.records[1]) == SEGMENT.size + 1
+
+
+@pytest.mark.parametrize("make", [lambda: Wire().open(), unix_wire])
+def test_after_an_interruption_nothing_is_paired_with_what_came_before_it(
+    make: Callable[[], Wire],
+) -> None:
+    wire = exchanges(make(), 3).send(CLIENT, get("/in-flight"))
+    reader = Reader().feed(wire.records)
+    reader.flows.interrupt()
+    at = len(wire.records)
+    wire.send(SERVER, answer(200, b"too late")).send(CLIENT, get("/after")).send(
+        SERVER, answer(404)
+    )
+    reader.feed(wire.records[at:]).tick(wire.time + SECOND_NS)
+    seen = [(e.path, e.attributes.get("http.response.status_code")) for e in reader.exchanges]
+    assert seen == [
+        ("/0", 200), ("/1", 200), ("/2", 200), ("/in-flight", None), ("/after", 404),
+    ]  # fmt: skip
+    assert reader.counters.get(meanings.EXCHANGES_INCOMPLETE, "lost") == 1
+
+
+def test_heads_are_shortened_and_lengthened_again() -> None:
+    reader = Reader()
+    reader.feed(exchanges(Wire().open(), LEARN_EXCHANGES + 1).records)
+    (learned,) = reader.flows.take_verdicts()
+    reader.flows.shorten_heads(True)
+    (short,) = reader.flows.take_verdicts()
+    assert short.want == (WANT_SHORT_REQUEST, WANT_SHORT_RESPONSE)
+    assert all(less < more for less, more in zip(short.want, learned.want, strict=True))
+    reader.flows.shorten_heads(True)
+    assert reader.flows.take_verdicts() == []
+    reader.flows.shorten_heads(False)
+    assert reader.flows.take_verdicts() == [learned]
+
+
+def test_heads_of_an_endpoint_learned_later_are_short_too() -> None:
+    reader = Reader()
+    reader.flows.shorten_heads(True)
+    reader.feed(exchanges(Wire().open(), LEARN_EXCHANGES + 1).records)
+    (verdict,) = reader.flows.take_verdicts()
+    assert verdict.want == (WANT_SHORT_REQUEST, WANT_SHORT_RESPONSE)

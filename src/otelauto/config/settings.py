@@ -157,6 +157,23 @@ class InternalMetrics:
 
 
 @dataclass(frozen=True)
+class MaxOverhead:
+    """What otelauto may cost. Above it detail is given up, step by step, and comes back."""
+
+    agent: int = setting(
+        0,
+        kinds.integer(0, example=20),
+        "Most CPU time that otelauto itself may use, in percent of one CPU; 0: no limit.",
+    )
+    programs: int = setting(
+        0,
+        kinds.integer(0, example=5),
+        "Most CPU time that its BPF programs may use in the services, in percent of one CPU;"
+        " 0: no limit. Measuring it takes CAP_SYS_ADMIN.",
+    )
+
+
+@dataclass(frozen=True)
 class Limits:
     """Bounds of memory. What is beyond them is counted, never lost silently."""
 
@@ -251,6 +268,7 @@ class Config:
     prometheus_export: PrometheusExport = section(PrometheusExport)
     internal_metrics: InternalMetrics = section(InternalMetrics)
     limits: Limits = section(Limits)
+    max_overhead: MaxOverhead = section(MaxOverhead)
 
     @property
     def service_name(self) -> str:

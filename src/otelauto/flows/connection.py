@@ -154,6 +154,17 @@ class Connection:
         if self._conversation is not None:
             self._conversation.missed()
 
+    def interrupted(self) -> None:
+        """From here on bytes pass that nobody sees, and nobody will know how many."""
+        if self._state is State.IGNORED:
+            return
+        self.finish("lost")
+        self._candidates = [False, False]
+        for stream in self.streams:
+            stream.discard()
+        if self._recognizer is not None:
+            self._state = State.LOST
+
     def waits(self) -> bool:
         """Whether silence would finish something."""
         return self._conversation is not None and self._conversation.waits()

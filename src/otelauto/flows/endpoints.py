@@ -23,6 +23,9 @@ WANT_RESPONSE_MAX = 8192  # unless a head was cut there
 # more than this is copied of one: bulk data must not fill the ring.
 WANT_GENEROUS = int(AbiLimit.CAPTURE_MAX)
 GENEROUS = Verdict(CaptureMode.MODE_HEADS, (WANT_GENEROUS, WANT_GENEROUS))
+# When cost counts more than detail.
+WANT_SHORT_REQUEST = 512
+WANT_SHORT_RESPONSE = 256
 ENDPOINTS_MAX = 4096
 
 Key = tuple[int, Address, bool]  # netns inode, address, is local
@@ -62,6 +65,14 @@ class Endpoints:
     def __init__(self) -> None:
         self._known: dict[Key, Endpoint] = {}
         self._verdicts: list[Verdict] = []
+        self._short = False
+
+    def shorten(self, short: bool) -> None:
+        """Copy less of each turn (or as much as before) where no head may lie further in."""
+        self._short = short
+        for endpoint in self._known.values():
+            if endpoint.verdict is not None and endpoint.verdict.want != GENEROUS.want:
+                self._decide(endpoint, self._learned(endpoint))
 
     def take(self) -> list[Verdict]:
         """The verdicts since the last call, oldest first."""
@@ -116,6 +127,8 @@ class Endpoints:
     def _learned(self, endpoint: Endpoint) -> Verdict:
         response = _power_of_two(2 * endpoint.largest_response)
         response = min(max(response, WANT_RESPONSE_MIN), endpoint.want_response_max)
+        if self._short:
+            return self._heads(endpoint, (WANT_SHORT_REQUEST, WANT_SHORT_RESPONSE))
         return self._heads(endpoint, (endpoint.want_request, response))
 
     def _heads(self, endpoint: Endpoint, want: tuple[int, int]) -> Verdict:

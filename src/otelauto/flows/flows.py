@@ -209,6 +209,16 @@ class Flows:
             if now_ns - connection.last_ns >= limit:
                 self._expire(cookie, "idle")
 
+    def interrupt(self) -> None:
+        """Nothing is seen for a while: what is in flight is lost, and connections begin anew."""
+        for connection in self._connections.values():
+            connection.interrupted()
+        self._waiting.clear()
+
+    def shorten_heads(self, shorten: bool) -> None:
+        """Copy little of each turn (or as much as is wanted again); long heads are cut."""
+        self._endpoints.shorten(shorten)
+
     def forget(self, tgid: int) -> None:
         """A process is gone, and with it its connections whose close leaves no record."""
         for cookie in list(self._closing_unseen):

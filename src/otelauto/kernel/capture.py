@@ -214,6 +214,14 @@ class Capture:
         own = {n: s for n, s in self._processes.map_memory().items() if n not in SHARED_MAPS}
         return sum(self._sockets.map_memory().values()) + sum(own.values())
 
+    def pause(self) -> None:
+        """Cost the services nothing: leave the hooks of their bytes. Endings are still seen."""
+        self._sockets.detach(*NEEDED)
+
+    def resume(self) -> bool:
+        """See bytes again; what passed meanwhile was not seen. False if a hook is refused now."""
+        return all(probe.state == "attached" for probe in self._sockets.attach())
+
     def detach(self) -> None:
         """Leave every hook; what was captured and counted can still be read."""
         self._processes.detach()

@@ -72,7 +72,7 @@ class BpfObject:
         self._maps: dict[str, int] = {
             call("bpf_map__name", m).decode(): m for m in each("bpf_object__next_map", self._object)
         }
-        self._links: list[int] = []
+        self._links: dict[str, int] = {}
 
     def hook(self, program: str) -> str:
         """The tracepoint of a program, by its section name."""
@@ -125,8 +125,12 @@ class BpfObject:
         return probes
 
     def attach(self) -> list[Probe]:
-        """Attach every loaded program; one that is refused leaves the others working."""
-        return [self._attach(name, program) for name, program in self.programs.items()]
+        """Attach what is loaded and not attached; one that is refused leaves the others working."""
+        return [
+            self._attach(name, program)
+            for name, program in self.programs.items()
+            if name not in self._links
+        ]
 
     def _load_error(self, error: OSError) -> KernelError:
         if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
@@ -152,7 +156,7 @@ class BpfObject:
     def _attach(self, name: str, program: int) -> Probe:
         hook = self.hook(name)
         try:
-            self._links.append(self._lib.call("bpf_program__attach", program))
+            self._links[name] = self._lib.call("bpf_program__attach", program)
         except OSError as error:
             return Probe(name, hook, "refused", f"{error.strerror} (errno {error.errno})")
         return Probe(name, hook, "attached")
@@ -206,10 +210,11 @@ class BpfObject:
         """Bytes of kernel memory by map, as the kernel accounts them."""
         return {name: _memlock(self.map_fd(name)) for name in self._maps}
 
-    def detach(self) -> None:
-        """Leave the hooks; the maps stay."""
-        while self._links:
-            self._lib.call("bpf_link__destroy", self._links.pop())
+    def detach(self, *names: str) -> None:
+        """Leave the hooks of these programs, of all if none is named; the maps stay."""
+        for name in names or tuple(self._links):
+            if link := self._links.pop(name, None):
+                self._lib.call("bpf_link__destroy", link)
 
     def close(self) -> None:
         """Detach and unload."""
