@@ -160,7 +160,7 @@ INLINE __u32 read_unix_path(struct sock *sk, __u8 *to)
 }
 
 /* The opening record; tried again with the next segment if the ring had no room. */
-INLINE void announce(struct connection *c, struct sock *sk, struct workspace *w, ktime_ns now)
+COLD void announce(struct connection *c, struct sock *sk, struct workspace *w, ktime_ns now)
 {
 	struct opening *o = &w->opening;
 	__u64 size = sizeof(*o);

@@ -7,6 +7,8 @@
 #define INLINE static inline __attribute__((always_inline))
 /* Not inlined, and verified by itself: its arguments are whatever their types allow. */
 #define GLOBAL __attribute__((noinline))
+/* Seldom run: kept out of the way of what always runs. Verified with its caller. */
+#define COLD static __attribute__((noinline))
 #define MAP_ATTRIBUTE(name, value) int (*name)[value]
 #define MAP_TYPE(name, type) typeof(type) *name
 /* Hide a value's history from the compiler, so that the bound just tested is the one verified. */

@@ -231,7 +231,7 @@ INLINE void place_segment(struct connection *c, struct segment *s, struct sock *
  * The slow path of a connection: at its first segment here, when another process uses it, and when
  * user space changed targets or verdicts. NULL if its bytes are not ours to see.
  */
-INLINE struct connection *admit_connection(struct sock *sk, tgid_t tgid, __u32 generation)
+COLD struct connection *admit_connection(struct sock *sk, tgid_t tgid, __u32 generation)
 {
 	struct connection *c;
 
