@@ -160,6 +160,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         word = rest[0].partition("=")[0]
         remedy = f'"otelauto {parsed.command or ""}'.rstrip() + ' --help" says what it takes.'
         raise ConfigError(f'unexpected argument "{word}".', remedy)
+    # "config --print" is another flag: show the configuration.
+    if {"--print", "--print-json"} <= set(flags) and parsed.command != "config":
+        raise ConfigError('"--print" and "--print-json" exclude each other.', "Give one of them.")
     return parsed
 
 
@@ -180,9 +183,17 @@ def _app() -> Any:
     return importlib.import_module("otelauto.app")
 
 
+def _is_disabled(loaded: Loaded) -> bool:
+    """Whether nothing is to be done; says so."""
+    if loaded.config.disabled:
+        where = loaded.origins["disabled"].where
+        log.warning('nothing is watched or published: "disabled" is true (%s)', where)
+    return loaded.config.disabled
+
+
 def _run(parsed: argparse.Namespace) -> int:
-    config = _load(parsed, Purpose.RUN).config
-    return int(_app().run(config))
+    loaded = _load(parsed, Purpose.RUN)
+    return 0 if _is_disabled(loaded) else int(_app().run(loaded.config))
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
@@ -216,8 +227,8 @@ def _record(parsed: argparse.Namespace) -> int:
 
 
 def _replay(parsed: argparse.Namespace) -> int:
-    config = _load(parsed, Purpose.PUBLISH).config
-    return int(_app().replay(config, Path(parsed.file)))
+    loaded = _load(parsed, Purpose.PUBLISH)
+    return 0 if _is_disabled(loaded) else int(_app().replay(loaded.config, Path(parsed.file)))
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

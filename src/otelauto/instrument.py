@@ -73,7 +73,8 @@ PROGRAM_MISSES: Final = Meaning(
 )
 
 TARGETS_REFUSED: Final = Meaning(
-    "targets_refused", "Processes that match and are not watched: the table of targets is full."
+    "targets_refused",
+    "Processes that match and could not be watched at once: the table of targets was full.",
 )
 
 KERNEL_COUNTERS: Final[dict[abi.Counter, tuple[Meaning, str]]] = {
@@ -156,6 +157,7 @@ class Watcher:
         self._events: deque[abi.ProcessEvent] = deque()
         self._gone: list[int] = []
         self._renamed: list[Target] = []
+        self._refused: dict[int, Target | None] = {}  # no room for them; None: to be excluded
         self._delivered = 0
         self._counted_at = 0.0
         self._next_warning = 0.0
@@ -200,6 +202,7 @@ class Watcher:
             self._warn(now)
         if self.discovery.due(now):
             self._apply(self.discovery.scan(deep=self._events_were_lost()))
+            self._retry_refused()
         return taken
 
     def drain(self, take: Callable[[memoryview], None]) -> int:
@@ -248,14 +251,36 @@ class Watcher:
 
     def _apply(self, changes: Changes) -> None:
         for tgid in changes.excluded:
-            self._set_target(self.capture.exclude, tgid)
+            self._watch(tgid, None)
         for tgid in changes.stopped:
+            self._refused.pop(tgid, None)
             self.capture.unwatch(tgid)
             self.services.remove(tgid)
             self._gone.append(tgid)
         for target in changes.started:
-            if not self._set_target(self.capture.watch, target.tgid):
-                continue
+            self._watch(target.tgid, target)
+        for target in changes.renamed:
+            if target.tgid in self._refused:
+                self._refused[target.tgid] = target
+            else:
+                self._name_when_drained(target)
+
+    def _watch(self, tgid: int, target: Target | None) -> bool:
+        """Watch ``target``, or exclude the process ``tgid``; ``False``: there is no room now."""
+        try:
+            if target is None:
+                self.capture.exclude(tgid)
+            else:
+                self.capture.watch(tgid)
+        except KernelError as error:
+            if not self._counters.get(TARGETS_REFUSED):
+                log.warning("%s; it is tried again", error.message)
+            if tgid not in self._refused:
+                self._counters.add(TARGETS_REFUSED)
+            self._refused[tgid] = target
+            return False
+        self._refused.pop(tgid, None)
+        if target is not None:
             self._name_when_drained(target)
             log.info(
                 "instrumenting service=%s pid=%d reason=%s ports=%s",
@@ -264,18 +289,13 @@ class Watcher:
                 target.reason,
                 ",".join(map(str, target.ports)) or "-",
             )
-        for target in changes.renamed:
-            self._name_when_drained(target)
-
-    def _set_target(self, set_state: Callable[[int], None], tgid: int) -> bool:
-        try:
-            set_state(tgid)
-        except KernelError as error:
-            if not self._counters.get(TARGETS_REFUSED):
-                log.warning("%s", error.message)
-            self._counters.add(TARGETS_REFUSED)
-            return False
         return True
+
+    def _retry_refused(self) -> None:
+        """Others may have ended since: watch as many of the refused as there is room for."""
+        for tgid, target in list(self._refused.items()):
+            if not self._watch(tgid, target):
+                return
 
     def _name_when_drained(self, target: Target) -> None:
         """At once if the process id is new, else after the records that wait."""

@@ -20,6 +20,7 @@ need java default-jre-headless
 need javac default-jdk-headless
 need cargo cargo
 need wrk wrk
+need curl curl
 need openssl openssl
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
 

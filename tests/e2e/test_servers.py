@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real servers, two independent clients, 997 requests each: every exchange is one true span."""
+"""Real servers, three independent clients, 997 requests each: every exchange is one true span."""
 
 from __future__ import annotations
 

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is fuzzed: functions of bytes that come from outside. Any exception is a finding."""
+"""What is fuzzed: functions of bytes from outside. Any exception is a finding.
+
+Here: captured traffic; the rest is in :mod:`tests.fuzz.outside`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from tests.fuzz import outside
 from tests.wire.transcripts import TRANSCRIPTS
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Reader, Wire
 
@@ -119,11 +125,18 @@ def redaction(data: bytes) -> None:
     assert redact(once) == once
 
 
-TARGETS = {"conversation": conversation, "records": records, "redaction": redaction}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "conversation": conversation,
+    "records": records,
+    "redaction": redaction,
+    **outside.TARGETS,
+}
 
 
 def seeds(target: str) -> list[bytes]:
     """Inputs to start from."""
+    if target in outside.TARGETS:
+        return outside.seeds(target)
     if target == "redaction":
         return [text for transcript in TRANSCRIPTS for _, text in transcript.turns]
     if target == "records":

@@ -106,6 +106,54 @@ def test_setting_flags_before_and_after_the_command(app, arguments, expected):
         assert getattr(config, name) == value
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--open-port", "80", "--print", "--print-json"],
+        ["--print-json", "run", "--print", "--open-port", "80"],
+        ["replay", "f", "--print-json", "--print"],
+    ],
+)
+def test_two_printers_are_refused(app, capsys, arguments):
+    assert cli.main(arguments) == 2
+    assert app.calls == []
+    sentence, remedy = capsys.readouterr().err.splitlines()
+    assert sentence == 'otelauto: "--print" and "--print-json" exclude each other.'
+    assert remedy == "  -> Give one of them."
+
+
+def test_showing_the_configuration_is_not_printing_spans(app, capsys):
+    assert cli.main(["--print-json", "config", "--print"]) == 0
+    assert "trace_printer: json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [RUN, ["run"], ["replay", "f"], ["replay", "f", "--print"]])
+def test_disabled_ends_at_once(app, monkeypatch, capsys, arguments):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "TRUE")
+    assert cli.main(arguments) == 0
+    assert app.calls == []
+    [line] = capsys.readouterr().err.splitlines()
+    assert "nothing is watched or published" in line
+    assert "OTEL_SDK_DISABLED" in line
+
+
+@pytest.mark.parametrize("word", ["false", "1", "on"])
+def test_only_true_disables(app, monkeypatch, word):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", word)
+    assert cli.main(RUN) == 0
+    assert [call[0] for call in app.calls] == ["run"]
+
+
+def test_disabled_still_refuses_nonsense_and_answers_questions(app, monkeypatch, capsys):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert cli.main(["--open-port", "80a"]) == 2
+    assert cli.main(["record", "-o", "f"]) == 2  # a recording is no telemetry: it needs a selector
+    assert "nothing says which processes to watch" in capsys.readouterr().err
+    for words in (["doctor"], ["status"], ["record", "-o", "f", "--pid", "1"]):
+        assert cli.main(words) == 0
+    assert [call[0] for call in app.calls] == ["doctor", "status", "record"]
+
+
 def test_the_other_setting_flags(app):
     words = ["--pid", "1,2", "--prometheus-port", "9", "--otlp-endpoint", "http://localhost:1"]
     assert cli.main(words) == 0

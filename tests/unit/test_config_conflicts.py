@@ -100,6 +100,12 @@ def test_conflict_empty_is_unset(configure):
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "5s"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+        ("OTEL_SDK_DISABLED", "1"),
+        ("OTEL_SDK_DISABLED", "yes"),
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_TRACES_EXPORTER", "otlp,none"),
+        ("OTEL_TRACES_EXPORTER", ","),
+        ("OTEL_METRICS_EXPORTER", "console"),
     ],
 )
 def test_conflict_bad_otel_number(configure, name, text):
@@ -158,6 +164,71 @@ def test_conflict_printer(configure):
     loaded = configure("trace_printer: disabled", {"PRINT_TRACES": "true"})
     assert loaded.config.trace_printer == "disabled"
     assert any("print_traces" in text for text in loaded.warnings)
+
+
+ON = "otel_metrics_export: {endpoint: 'http://localhost:1'}\nprint_traces: true\n"
+TRACES, METRICS = "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"
+
+
+def published(loaded):
+    """What is on: the endpoints of traces and metrics, the printer and the Prometheus port."""
+    config = loaded.config
+    traces, metrics = config.otel_traces_export.endpoint, config.otel_metrics_export.endpoint
+    urls = [endpoint and endpoint.url for endpoint in (traces, metrics)]
+    return [*urls, config.trace_printer, config.prometheus_export.port]
+
+
+SENT_TRACES, SENT_METRICS = "http://localhost:4318/v1/traces", "http://localhost:4318/v1/metrics"
+M1 = "http://localhost:1/v1/metrics"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "flags", "expected"),
+    [
+        (ON, {}, {}, [None, M1, "text", 0]),
+        (ON, {TRACES: "otlp"}, {}, [SENT_TRACES, M1, "text", 0]),
+        (ON, {METRICS: "otlp"}, {}, [None, M1, "text", 0]),
+        ("", {METRICS: "otlp"}, {}, [None, SENT_METRICS, "disabled", 0]),
+        (ON, {METRICS: "prometheus"}, {}, [None, None, "text", 9464]),
+        (ON, {METRICS: "prometheus", "PROMETHEUS_PORT": "9"}, {}, [None, None, "text", 9]),
+        (ON, {METRICS: "prometheus,otlp"}, {}, [None, M1, "text", 9464]),
+        ("", {TRACES: "console"}, {}, [None, None, "text", 0]),
+        ("", {TRACES: "console"}, {"--print": "json"}, [None, None, "json", 0]),
+        ("trace_printer: disabled", {TRACES: "console"}, {}, [None, None, "text", 0]),
+        (
+            "traces_exporter: [console]\ntrace_printer: disabled",
+            {},
+            {},
+            [None, None, "disabled", 0],
+        ),
+        (ON, {TRACES: "none", METRICS: "none"}, {}, [None, None, "disabled", 0]),
+        (ON, {TRACES: "none"}, {"--print": "text"}, [None, M1, "text", 0]),
+        ("prometheus_export: {port: 9}", {METRICS: "none"}, {}, [None, None, "disabled", 0]),
+        ("", {METRICS: "none"}, {"--prometheus-port": "9"}, [None, None, "disabled", 9]),
+        (
+            "",
+            {TRACES: "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"},
+            {},
+            [None, SENT_METRICS, "disabled", 0],
+        ),
+        (
+            "",
+            {METRICS: "none"},
+            {"--otlp-endpoint": "http://localhost:4318"},
+            [SENT_TRACES, None, "disabled", 0],
+        ),
+    ],
+)
+def test_conflict_exporters(configure, text, environ, flags, expected):
+    assert published(configure(text, environ, flags)) == expected
+
+
+def test_what_an_exporter_list_decides_is_said(configure):
+    loaded = configure(ON, {TRACES: "none", METRICS: "none"})
+    origins = [loaded.origins[k].where for k in ("trace_printer", "otel_metrics_export.endpoint")]
+    assert origins == [TRACES, METRICS]
+    [warning] = loaded.warnings
+    assert '"trace_printer" is not looked at, because "traces_exporter" is none' in warning
 
 
 def test_conflict_service_name(configure):

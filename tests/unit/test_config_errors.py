@@ -205,6 +205,11 @@ def test_bad_files(name, tmp_path):
         ({"OTELAUTO_NAMING": "2024"}, "OTELAUTO_NAMING: ", "OTELAUTO_NAMING="),
         ({"SYSTEM_WIDE": "1", "EXECUTABLE_NAME": "x"}, "excludes ebpf.executable_name", "Remove"),
         ({"PRINT_TRACES": "1"}, "nothing says which processes to watch", "--open-port"),
+        (
+            {"OPEN_PORT": "80", "PRINT_TRACES": "1", "OTEL_TRACES_EXPORTER": "none"},
+            'publish what is seen, and "traces_exporter" is none.',
+            "--print",
+        ),
         ({"OPEN_PORT": "80"}, "nothing says where to publish", "--print"),
     ],
 )

@@ -31,6 +31,15 @@ SAMPLES = {
     "log_level": LEVELS,
     "print_traces": TRUTH,
     "trace_printer": (("text", "json", "disabled"), ("text", "json", "disabled")),
+    "disabled": TRUTH,
+    "traces_exporter": (
+        ("otlp", "Console,otlp", "none"),
+        (("otlp",), ("console", "otlp"), ("none",)),
+    ),
+    "metrics_exporter": (
+        ("prometheus", "otlp, prometheus", "none"),
+        (("prometheus",), ("otlp", "prometheus"), ("none",)),
+    ),
     "naming": (("2023", "current", "2023"), ("2023", "current", "2023")),
     "resource_attributes": (
         ("a=1", "b=2,c=3", "d=4"),

@@ -45,6 +45,8 @@ CASES = [
     (b"just some body with 0\r\n\r\n", b"x" * 20 + b"0\r\n\r\n"),
     (b"5\r\nhello\r\n0\r\n\r\n", b"5\r\nxxxxx\r\n0\r\n\r\n"),
     (b"1234\r\n", b"xxxx\r\n"),
+    # A line end within the extension: no chunks, although they would fill it exactly.
+    (b"4;pin\n0\r\nXabc\r\n", b"x" * 13 + b"\r\n"),
     (b"\x16\x03\x01\x02\x00secret", b"x" * 11),
     (b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2\r\n", b"x" * 33 + b"\r\n"),
     (b"", b""),

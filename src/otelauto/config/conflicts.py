@@ -87,6 +87,12 @@ CONFLICTS: Final = (
         "`trace_printer`, from whatever source; without it `print_traces: true` is `text`.",
     ),
     Conflict(
+        "exporters",
+        "`traces_exporter`, `metrics_exporter`, and an exporter's own settings.",
+        "For OTLP the list, whatever the endpoint. `none` also turns off a printer or a Prometheus "
+        "page of the same or a weaker source, with a warning; other lists leave on what is on.",
+    ),
+    Conflict(
         "service_name",
         "`service_name`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `resource_attributes`.",
         "`PROMETHEUS_SERVICE_NAME` (Prometheus only), `OTEL_SERVICE_NAME`, the attribute in the "

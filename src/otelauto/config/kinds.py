@@ -238,6 +238,27 @@ def choice(*words: str, case: Callable[[str], str] = str.lower) -> Kind[str]:
     return Kind(" \\| ".join(f"`{word}`" for word in words), listed, words[-1], read)
 
 
+def words(*known: str) -> Kind[tuple[str, ...]]:
+    """Some of ``known``, in any case and each once, or ``none`` alone."""
+    one = choice(*known, "none")
+
+    def read(items: Sequence[str]) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(one.read(item) for item in items))
+        if not found or ("none" in found and len(found) > 1):
+            raise ValueError
+        return found
+
+    listed = " or ".join((", ".join(known[:-1]), known[-1])) if len(known) > 1 else known[0]
+    return Kind(
+        ", ".join(f"`{word}`" for word in known) + " \\| `none`",
+        f"a list of {listed}, or none",
+        known[0],
+        lambda text: read(split_list(text)),
+        read,
+        show=list,
+    )
+
+
 BOOLEAN: Kind[bool] = Kind("boolean", "true or false", "true", read_boolean)
 STRING: Kind[str] = Kind("string", "one line of text", "my-service", _read_line)
 EXECUTABLE: Kind[str] = Kind(
@@ -245,6 +266,10 @@ EXECUTABLE: Kind[str] = Kind(
     "the end of an executable's path, or a shell pattern with * ? [",
     "my-service",
     _read_line,
+)
+# The only words that the OpenTelemetry specification lets a variable of its own take.
+TRUE_OR_FALSE: Kind[bool] = Kind(
+    "boolean", "true or false", "true", lambda text: choice("true", "false").read(text) == "true"
 )
 PORT = integer(0, MAX_PORT, example=8080)
 PORTS: Kind[Ports] = Kind(

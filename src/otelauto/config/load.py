@@ -15,6 +15,7 @@ from otelauto.config.kinds import Kind, Raw
 from otelauto.config.otlp import mask_url
 from otelauto.config.problems import DEFAULT, Findings, InvalidConfig, Origin, Source, nearest
 from otelauto.config.rules import Purpose, check
+from otelauto.config.selection import select_exporters
 from otelauto.config.setting import OWN_PREFIX, Declaration, Variable, build, declarations
 from otelauto.config.settings import Config
 from otelauto.config.yaml_file import Given, read_file
@@ -170,6 +171,7 @@ def load(
     for name, sentence in _unread_variables(declared, environ):
         findings.warn(name, sentence)
     config = _complete(build(Config, merge.values), merge.origins, sections)
+    config = select_exporters(config, merge.origins, findings)
     check(config, merge.origins, declared, purpose, findings)
     if findings.problems:
         raise InvalidConfig(findings.problems)

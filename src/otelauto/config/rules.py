@@ -64,7 +64,7 @@ def check(
             reason = declaration.setting.no_effect
             where = origins[declaration.key].where
             findings.warn(where, f'"{declaration.key}" has no effect: {reason}.')
-    if findings.problems:
+    if findings.problems or (config.disabled and Purpose.PUBLISH in purpose):
         return
     if Purpose.WATCH in purpose:
         _needs_selector(context)
@@ -92,9 +92,15 @@ def _needs_exporter(context: _Context) -> None:
         or config.prometheus_export.port
         or config.noop
     ):
+        off = [
+            f'"{key}" is none'
+            for key in ("traces_exporter", "metrics_exporter")
+            if getattr(config, key) == ("none",)
+        ]
+        because = f", and {' and '.join(off)}" if off else ""
         context.findings.problem(
-            "",
-            "nothing says where to publish what is seen.",
+            context.where("traces_exporter", "metrics_exporter") if off else "",
+            f"nothing says where to publish what is seen{because}.",
             "Give --print, --prometheus-port or --otlp-endpoint (in YAML trace_printer, "
             "prometheus_export.port, otel_metrics_export.endpoint or otel_traces_export.endpoint; "
             "or PRINT_TRACES, PROMETHEUS_PORT, OTEL_EXPORTER_OTLP_ENDPOINT).",
@@ -123,7 +129,8 @@ def _port_before_name(context: _Context) -> None:
 
 def _printer_words(context: _Context) -> None:
     config = context.config
-    if config.print_traces and config.trace_printer == "disabled":
+    beaten = config.traces_exporter == ("none",)  # which has been said
+    if config.print_traces and config.trace_printer == "disabled" and not beaten:
         context.findings.warn(
             context.where("print_traces"),
             '"print_traces" is not looked at, because "trace_printer" is disabled '

@@ -17,6 +17,8 @@ from otelauto.config.kinds import Ports
 from otelauto.config.setting import Variable, section, setting
 
 _LEVEL = kinds.choice("DEBUG", "INFO", "WARN", "ERROR", case=str.upper)
+_TRACES_EXPORTERS = kinds.words("otlp", "console")
+_METRICS_EXPORTERS = kinds.words("otlp", "prometheus")
 _NO_BATCH = "the kernel's records are drained on a timer"
 
 
@@ -222,6 +224,29 @@ class Config:
         "Print each span on standard output: 2023's line, or a JSON object a line.",
         flags=("--print",),
         default_note="`text` with `print_traces`, else `disabled`",
+    )
+    disabled: bool = setting(
+        False,
+        kinds.BOOLEAN,
+        "Watch and publish nothing: `run` and `replay` say so and end at once, with 0. In the "
+        "variable, only `true` is true.",
+        env=(Variable("OTEL_SDK_DISABLED", kinds.TRUE_OR_FALSE, lenient=True),),
+    )
+    traces_exporter: tuple[str, ...] = setting(
+        (),
+        _TRACES_EXPORTERS,
+        "Where spans go: `otlp` (without an endpoint, to `http://localhost:4318`), `console` (the "
+        "same as `trace_printer: text`), or nowhere.",
+        env=(Variable("OTEL_TRACES_EXPORTER", _TRACES_EXPORTERS, lenient=True),),
+        default_note="whatever is configured",
+    )
+    metrics_exporter: tuple[str, ...] = setting(
+        (),
+        _METRICS_EXPORTERS,
+        "Where metrics go: `otlp` (without an endpoint, to `http://localhost:4318`), `prometheus` "
+        "(without a port, on 9464), or nowhere.",
+        env=(Variable("OTEL_METRICS_EXPORTER", _METRICS_EXPORTERS, lenient=True),),
+        default_note="whatever is configured",
     )
     naming: Literal["current", "2023"] = setting(
         "current",

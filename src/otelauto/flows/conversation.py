@@ -141,28 +141,32 @@ class Conversation:
         return half.candidate
 
     def _settle(self, half: Half, message: Message) -> None:
-        half.message = None
         self.parser.settle(message, half.stream)
+        self._complete(half, message)
+
+    def _complete(self, half: Half, message: Message) -> None:
+        """The message that ``half`` reads is whole."""
+        half.message = None
         if half.role is Role.RESPONSE:
             self._answer_complete()
         else:
             self._request_complete(message)
 
+    def _at_next(self, half: Half) -> bool:
+        """Follow the message that ``half`` reads; whether bytes of the next one are there."""
+        message, stream = half.message, half.stream
+        if message is not None:
+            if not message.complete:
+                self.parser.advance(message, stream)
+            if not message.complete:
+                return False
+            self._complete(half, message)
+        return stream.end > stream.position
+
     def _read_requests(self, segment: Segment) -> None:
-        half, parser = self.requests, self.parser
-        stream = half.stream
-        while True:
-            message = half.message
-            if message is not None:
-                if not message.complete:
-                    parser.advance(message, stream)
-                if not message.complete:
-                    return
-                half.message = None
-                self._request_complete(message)
-            if stream.end <= stream.position:
-                return
-            message = parser.read(Role.REQUEST, stream, None)
+        half = self.requests
+        while self._at_next(half):
+            message = self.parser.read(Role.REQUEST, half.stream, None)
             if message is None:
                 return
             self._begin(message, segment)
@@ -200,19 +204,7 @@ class Conversation:
     def _read_responses(self, segment: Segment) -> None:
         half, parser, pending = self.responses, self.parser, self._pending
         stream = half.stream
-        while True:
-            message = half.message
-            if message is not None:
-                if not message.complete:
-                    parser.advance(message, stream)
-                if not message.complete:
-                    return
-                half.message = None
-                self._answer_complete()
-                if parser.upgraded:
-                    return
-            if stream.end <= stream.position:
-                return
+        while self._at_next(half) and not parser.upgraded:
             if pending and self._is_answered(pending[0]):
                 self._pop()  # its request was never finished
             if not pending and not self._begin_partial(segment):

@@ -30,6 +30,7 @@ from otelauto.protocols.http1_body import (
 from otelauto.protocols.http1_head import (
     HEAD_MAX,
     KNOWN_METHODS,
+    Fields,
     Heads,
     find_end,
     likeness,
@@ -192,6 +193,20 @@ def _head(stream: Stream) -> tuple[bytes, int, bool] | None:
     return data, len(data), True
 
 
+def _message(role: Role, stream: Stream, size: int) -> Http1Message:
+    """The message whose head, of ``size`` bytes, begins at the position."""
+    start = stream.position
+    return Http1Message(start, stream.time_at(start), stream.sequence_at(start), size, role=role)
+
+
+def _frame(message: Http1Message, fields: Fields, truncated: bool) -> None:
+    message.truncated = truncated
+    if truncated:
+        leave_open(message)
+    else:
+        frame(message, fields)
+
+
 def _request(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1Message:
     line, fields = _HEADS.split(_whole_lines(lines) if truncated else lines)
     parts = split_request_line(line)
@@ -199,32 +214,20 @@ def _request(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1M
         parts = _cut_request_line(lines)
     if parts is None:
         raise Desync("not a request line")
-    message = Http1Message(
-        stream.position,
-        stream.time_at(stream.position),
-        stream.sequence_at(stream.position),
-        size,
-        role=Role.REQUEST,
-        version=parts[2],
-        method=parts[0],
-        target=parts[1],
-        host=fields.value(b"\nhost:"),
-        user_agent=fields.value(b"\nuser-agent:"),
-    )
+    message = _message(Role.REQUEST, stream, size)
+    message.method, message.target, message.version = parts
+    message.host = fields.value(b"\nhost:")
+    message.user_agent = fields.value(b"\nuser-agent:")
     message.may_upgrade = message.method == b"CONNECT" or fields.value(b"\nupgrade:") is not None
     for value in fields.values(b"\ntraceparent:"):
         message.parent = traceparent.parse(value)
         if message.parent is not None:
             break
-    stream.skip(size)
-    if truncated:
-        message.truncated = True
-        leave_open(message)
-        begin_body(message, stream)
-        return message
     expect = fields.value(b"\nexpect:")
-    message.expects_continue = expect is not None and expect.lower() == b"100-continue"
-    frame(message, fields)
+    continues = expect is not None and expect.lower() == b"100-continue"
+    message.expects_continue = continues and not truncated
+    stream.skip(size)
+    _frame(message, fields, truncated)
     begin_body(message, stream)
     return message
 
@@ -234,21 +237,10 @@ def _response(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1
     parts = status_of(line)
     if parts is None:
         raise Desync("not a status line")
-    message = Http1Message(
-        stream.position,
-        stream.time_at(stream.position),
-        stream.sequence_at(stream.position),
-        size,
-        role=Role.RESPONSE,
-        version=parts[0],
-        status=parts[1],
-    )
+    message = _message(Role.RESPONSE, stream, size)
+    message.version, message.status = parts
     stream.skip(size)
-    if truncated:
-        message.truncated = True
-        leave_open(message)
-    else:
-        frame(message, fields)
+    _frame(message, fields, truncated)
     return message
 
 

@@ -206,13 +206,14 @@ def _is_chunks(data: bytes) -> bool:
     """Whether whole chunks fill ``data`` exactly, at least one with content."""
     at = 0
     while at < len(data):
-        newline = data.find(b"\r\n", at, at + _CHUNK_LINE_MAX)
-        size = chunk_size(data[at:newline]) if newline >= 0 else None
+        newline = data.find(b"\n", at, at + _CHUNK_LINE_MAX)
+        line = data[at:newline] if newline >= 0 else b""
+        size = chunk_size(line[:-1]) if line.endswith(b"\r") else None
         if size is None:
             return False
         if size == 0:
             return at > 0 and data[at:] == _END
-        at = newline + 2 + size
+        at = newline + 1 + size
         if data[at : at + 2] != b"\r\n":
             return False
         at += 2

@@ -8,7 +8,7 @@ A planned request is a dictionary, one JSON line for the clients:
 ``body``        bytes of the request's body; ``framing`` is "none", "length" or "chunked"
 ``chunks``      into how many chunks the raw client cuts a chunked body
 ``connection``  "keep" (the worker's own), "new" (closed after the answer), "close" (asks for it)
-``style``       "whole", "pieces", "dribble", "expect" (100-continue); Go knows "expect" only
+``style``       "whole", "pieces", "dribble", "expect" (100-continue); others know "expect" only
 ``group``       requests of one group are pipelined in one write; ``None``: on its own
 """
 
@@ -108,7 +108,7 @@ def _alone(rng: random.Random, features: Features, *, raw: bool) -> Planned:
     request = _kinds(rng, features)
     connection = rng.choices(("keep", "new", "close"), weights=(80, 10, 10))[0]
     if features.answers_early and request["body"] and not raw:
-        # Go stops sending a body when an answer comes that ends the connection, and does not tell.
+        # Others stop sending a body when an answer comes that ends the connection, and do not tell.
         connection = "keep"
     style, version = "whole", "1.1"
     if request["body"] and rng.random() < 0.15:

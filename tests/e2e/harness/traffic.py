@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends the planned requests with both clients; reads what they and the server wrote down."""
+"""Sends the planned requests with all clients; reads what they and the server wrote down."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.e2e.harness.process import Process, wait_until
 from tests.e2e.harness.servers import BUILT, HERE
 
 Record = dict[str, Any]
-RAW_REQUESTS, GO_REQUESTS = 500, 497
-TOTAL = RAW_REQUESTS + GO_REQUESTS  # a prime
+RAW_REQUESTS, GO_REQUESTS, CURL_REQUESTS = 333, 332, 332
+TOTAL = RAW_REQUESTS + GO_REQUESTS + CURL_REQUESTS  # 997, a prime
 
 
 def read_lines(path: Path) -> list[Record]:
@@ -24,10 +24,14 @@ def read_lines(path: Path) -> list[Record]:
 
 
 def send(port: int, directory: Path, seed: str, features: Features) -> list[Record]:
-    """Both clients at once against ``port``; returns their records, :data:`TOTAL` of them."""
+    """All clients at once against ``port``; returns their records, :data:`TOTAL` of them."""
     raw = [sys.executable, HERE / "clients" / "raw.py"]
-    go = [BUILT / "client"]
-    clients = (("raw", raw, RAW_REQUESTS, True), ("go", go, GO_REQUESTS, False))
+    curl = [sys.executable, HERE / "clients" / "curl.py"]
+    clients = (
+        ("raw", raw, RAW_REQUESTS, True),
+        ("go", [BUILT / "client"], GO_REQUESTS, False),
+        ("curl", curl, CURL_REQUESTS, False),
+    )
     with contextlib.ExitStack() as stack:
         started = []
         for name, command, count, is_raw in clients:

@@ -64,7 +64,9 @@ public final class Server {
                 String item = status == 204 ? "" : "item " + path[path.length - 1] + "\n";
                 sent = answer(exchange, status, text(item));
         }
-        record(exchange, path[path.length - 1], status, body.length, sent, started);
+        long duration = System.nanoTime() - started; // until the answer is handed over
+        exchange.close();
+        record(exchange, path[path.length - 1], status, body.length, sent, duration);
     }
 
     private static byte[] text(String value) {
@@ -81,7 +83,6 @@ public final class Server {
         if (sent > 0) {
             exchange.getResponseBody().write(body);
         }
-        exchange.close();
         return sent;
     }
 
@@ -108,12 +109,12 @@ public final class Server {
     }
 
     private static void record(HttpExchange exchange, String id, int status, int received,
-            int sent, long started) throws IOException {
+            int sent, long duration) throws IOException {
         String line = String.format("{\"id\": \"%s\", \"method\": \"%s\", \"path\": \"%s\", "
                 + "\"status\": %d, \"request_bytes\": %d, \"response_bytes\": %d, "
                 + "\"duration_us\": %d}%n", id, exchange.getRequestMethod(),
                 exchange.getRequestURI().getPath(), status, received, sent,
-                (System.nanoTime() - started) / 1000);
+                duration / 1000);
         log.write(text(line));
     }
 }

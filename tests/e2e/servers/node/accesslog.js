@@ -4,9 +4,10 @@
 const fs = require("node:fs");
 const fd = fs.openSync(process.env.ACCESS_LOG, "a");
 
-/** Counts the body bytes of one exchange; writes the line when the answer was handed over. */
+/** Counts the body bytes of one exchange; its duration is until the answer is handed over. */
 function watch(req, res) {
   const started = process.hrtime.bigint();
+  let ended = started;
   const path = req.url;
   let received = 0;
   let sent = 0;
@@ -18,7 +19,11 @@ function watch(req, res) {
     const original = res[name];
     let inside = false; // end() may call write() itself
     res[name] = function (data, ...rest) {
-      if (!inside) count(data);
+      if (!inside) {
+        count(data);
+        // Not when "finish" comes: the event loop may do something else first.
+        ended = process.hrtime.bigint();
+      }
       inside = true;
       try {
         return original.call(this, data, ...rest);
@@ -28,7 +33,7 @@ function watch(req, res) {
     };
   }
   res.on("finish", () => {
-    const duration_us = Number((process.hrtime.bigint() - started) / 1000n);
+    const duration_us = Number((ended - started) / 1000n);
     const line = {
       id: path.split("/").pop(), method: req.method, path, status: res.statusCode,
       request_bytes: received, response_bytes: sent, duration_us,
