@@ -47,6 +47,7 @@ GAUGES: Final = {
 }
 CLOCK_INTERVAL_S: Final = 1.0
 EXPIRE_INTERVAL_S: Final = 5.0
+KERNEL_MEMORY_INTERVAL_S: Final = 30.0  # it hardly moves, and asking for it takes a file a map
 
 
 class Stop:
@@ -54,11 +55,13 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
+        self.wake: Callable[[], None] = lambda: None  # what may sleep and has to look
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
+        self.wake()
 
     def __bool__(self) -> bool:
         return self.asked
@@ -77,13 +80,15 @@ class App:
             config, self.counters, self.watcher.service_of, self.clock, [self._families]
         )
         self.flows = make_flows(config, self.counters, self.publisher)
-        self.control = Control(Path(config.control_socket))
-        self._next_clock = self._next_expiry = 0.0
+        self.control = Control(Path(config.control_socket), self.watcher.capture.wake)
+        self._next_clock = self._next_expiry = self._next_kernel_memory = 0.0
+        self._kernel_memory = 0
         self._gauges: dict[str, float] = {}
         self._told: set[tuple[str, str]] = set()
 
     def run(self, stop: Stop) -> None:
         """Watch and publish until ``stop``."""
+        stop.wake = self.watcher.capture.wake
         self.publisher.start()
         self.control.start()
         self.watcher.start()
@@ -92,7 +97,7 @@ class App:
             log.warning("nothing matches the selection yet; waiting for it to start")
         gc.freeze()  # what is alive now stays; collections look at the rest
         while not stop:
-            self.watcher.turn(self._feed)
+            self.watcher.turn(self._feed, may_rest=not self.flows.waits())
             self._after_drain()
             if not self.publisher.has_audience():
                 log.warning("nobody reads standard output any more, and nothing else is exported")
@@ -123,7 +128,7 @@ class App:
             for service in self.watcher.services.expire():
                 self.publisher.forget(service)
             self.publisher.expire()
-            self._gauge()
+            self._gauge(now)
             self._tell_unread()
 
     def _tell_unread(self) -> None:
@@ -145,12 +150,15 @@ class App:
         for name, value in self._gauges.items():
             yield Family(f"otelauto_{name}", Kind.GAUGE, GAUGES[name], _sample(value))
 
-    def _gauge(self) -> None:
+    def _gauge(self, now: float) -> None:
         capture = self.watcher.capture
+        if now >= self._next_kernel_memory:
+            self._next_kernel_memory = now + KERNEL_MEMORY_INTERVAL_S
+            self._kernel_memory = capture.kernel_memory()
         values = (
             self._target_count(),
             capture.ring_fill,
-            capture.kernel_memory(),
+            self._kernel_memory,
             self.publisher.red.size(),
         )
         self._gauges = dict(zip(GAUGES, values, strict=True))

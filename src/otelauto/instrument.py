@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The watching half of otelauto: discovery tells the kernel whom to watch, records come back.
 
-One thread does all of it, in turns: short ones while there is traffic. What becomes of the records
-is the caller's: ``take`` gets each of them.
+One thread does all of it, in turns: short ones while there is traffic; after a while without any it
+sleeps until something comes. What becomes of the records is the caller's: ``take`` gets each.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ log = logging.getLogger("otelauto")
 DISCOVERY_CAPABILITIES: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 BUSY_WAIT_S: Final = 0.05
 IDLE_WAIT_S: Final = 0.2
+REST_WAIT_S: Final = 1.0  # what comes first ends it
+QUIET_TURNS: Final = 5  # without a record, before it is worth it: waking up is paid by the service
 EVENTS_BUDGET_S: Final = 0.05  # of a turn
 BUSY_COUNT_S: Final = 1.0
 IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
@@ -162,6 +164,7 @@ class Watcher:
         self._warned_drops = 0
         self._lost_events = 0
         self._idle = False
+        self._quiet_turns = 0
 
     def start(self) -> None:
         """The first look at /proc; raises KernelError if it can find nothing, now or later."""
@@ -181,10 +184,13 @@ class Watcher:
             pids = ", ".join(map(str, sorted(self._selector.pids)))
             raise OtelautoError(f"no process has the id {pids}", "see `otelauto doctor`")
 
-    def turn(self, take: Callable[[memoryview], None]) -> int:
-        """Wait for the next turn, then drain; returns the number of records."""
-        self.capture.wait(IDLE_WAIT_S if self._idle else BUSY_WAIT_S)
-        self.poll_processes()
+    def turn(self, take: Callable[[memoryview], None], may_rest: bool = False) -> int:
+        """Wait for the next turn, then drain; returns the number of records.
+
+        ``may_rest``: nothing has to be done within a second if nothing comes.
+        """
+        self._wait(may_rest)
+        events = self.poll_processes()
         gone, self._gone = self._gone, []
         renamed, self._renamed = self._renamed, []
         taken = self.drain(take)
@@ -193,6 +199,12 @@ class Watcher:
         for target in renamed:  # what was drained is of the program that it was before
             self._name(target)
         self._idle = taken == 0 and not self._events
+        if taken:
+            self._quiet_turns = 0
+        elif events:  # a turn of the ordinary length follows, for many cost little more than one
+            self._quiet_turns = min(self._quiet_turns, QUIET_TURNS - 1)
+        else:
+            self._quiet_turns += 1
         now = time.monotonic()
         if now - self._counted_at >= (IDLE_COUNT_S if self._idle else BUSY_COUNT_S):
             self._counted_at = now
@@ -201,6 +213,14 @@ class Watcher:
         if self.discovery.due(now):
             self._apply(self.discovery.scan(deep=self._events_were_lost()))
         return taken
+
+    def _wait(self, may_rest: bool) -> None:
+        if not self._idle:
+            self.capture.wait(BUSY_WAIT_S)
+        elif may_rest and self._quiet_turns >= QUIET_TURNS:
+            self.capture.rest(REST_WAIT_S)
+        else:
+            self.capture.wait(IDLE_WAIT_S)
 
     def drain(self, take: Callable[[memoryview], None]) -> int:
         """Drain what waits now."""
@@ -227,12 +247,17 @@ class Watcher:
 
     # ---- processes ----
 
-    def poll_processes(self) -> None:
-        """Act on the process events that wait, for a while: records must not wait for /proc."""
-        self._events.extend(self.capture.drain_events())
+    def poll_processes(self) -> int:
+        """Act on the process events that wait, for a while: records must not wait for /proc.
+
+        Returns how many were new.
+        """
+        events = self.capture.drain_events()
+        self._events.extend(events)
         give_up_at = time.monotonic() + EVENTS_BUDGET_S
         while self._events and time.monotonic() < give_up_at:
             self._apply(self._changes(self._events.popleft()))
+        return len(events)
 
     def _changes(self, event: abi.ProcessEvent) -> Changes:
         match event.kind:

@@ -121,7 +121,10 @@ class Prometheus:
         """
         self._server = self._listen()
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="otelauto-prometheus", daemon=True
+            target=self._server.serve_forever,
+            args=(None,),  # no timer: closing wakes it
+            name="otelauto-prometheus",
+            daemon=True,
         )
         self._thread.start()
 
@@ -145,6 +148,7 @@ class Prometheus:
         if self._server is None or self._thread is None:
             return
         give_up_at = time.monotonic() + deadline_s
+        self._server.socket.shutdown(socket.SHUT_RDWR)  # ends the wait for a connection
         self._server.shutdown()
         self._thread.join(deadline_s)
         self._server.server_close()
