@@ -6,7 +6,6 @@ kernel -> records -> flows -> exchanges -> span stages -> spans -> exporters
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import time
@@ -24,6 +23,7 @@ from otelauto.errors import OtelautoError
 from otelauto.export.exposition import Family, Kind
 from otelauto.flows.flows import Flows
 from otelauto.instrument import Watcher
+from otelauto.memory import settle
 from otelauto.protocols import protocols
 from otelauto.protocols.http1_redact import redact
 from otelauto.protocols.settings import ProtocolSettings
@@ -95,7 +95,7 @@ class App:
         log.info("watching tier=%s targets=%d", self.watcher.capture.tier, self._target_count())
         if not self._target_count():
             log.warning("nothing matches the selection yet; waiting for it to start")
-        gc.freeze()  # what is alive now stays; collections look at the rest
+        settle()
         while not stop:
             self.watcher.turn(self._feed, may_rest=not self.flows.waits())
             self._after_drain()

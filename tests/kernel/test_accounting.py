@@ -15,7 +15,7 @@ from tests.kernel.child import running
 from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import DEADLINE, RECEIVED, SENT, Recorder, cookie_of, verdict
 
-from otelauto.abi import CaptureMode
+from otelauto.abi import AbiLimit, CaptureMode
 from otelauto.kernel.capture import DATA_RING, SLEEPING_AT, WAKE_AT
 
 pytestmark = pytest.mark.kernel
@@ -109,6 +109,27 @@ def test_a_quarter_full_wakes_the_consumer_once(recorder: Recorder, tcp: Pair) -
     assert recorder.capture.ring_fill < mark
     ping(tcp, b"w" * size, enough)
     assert recorder.capture._poll.poll(0)
+    assert recorder.counters()["DROP_RING_FULL"] == 0
+
+
+def test_the_largest_records_are_whole_wherever_the_ring_wraps(
+    recorder: Recorder, tcp: Pair
+) -> None:
+    """What a record has beyond the end of the ring is read from the part that is mapped again."""
+    stream(recorder, *tcp)
+    size = int(AbiLimit.CAPTURE_MAX)
+    client, server = tcp
+    laps, sent = 6, 0
+    received = recorder.of(server)
+    while sent < laps * DATA_RING // (2 * size):  # the sender's record and the receiver's
+        data = sent.to_bytes(4, "little") * (size // 4)
+        client.sendall(data)
+        got = server.recv(size, socket.MSG_WAITALL)
+        assert got == data
+        recorder.drain()
+        whole, received.pieces = received.payload(RECEIVED), []
+        assert whole == data
+        sent += 1
     assert recorder.counters()["DROP_RING_FULL"] == 0
 
 
