@@ -190,7 +190,7 @@ class Watcher:
         ``may_rest``: nothing has to be done within a second if nothing comes.
         """
         self._wait(may_rest)
-        events = self.poll_processes()
+        self.poll_processes()
         gone, self._gone = self._gone, []
         renamed, self._renamed = self._renamed, []
         taken = self.drain(take)
@@ -201,8 +201,6 @@ class Watcher:
         self._idle = taken == 0 and not self._events
         if taken:
             self._quiet_turns = 0
-        elif events:  # a turn of the ordinary length follows, for many cost little more than one
-            self._quiet_turns = min(self._quiet_turns, QUIET_TURNS - 1)
         else:
             self._quiet_turns += 1
         now = time.monotonic()
@@ -218,8 +216,20 @@ class Watcher:
         if not self._idle:
             self.capture.wait(BUSY_WAIT_S)
         elif may_rest and self._quiet_turns >= QUIET_TURNS:
-            self.capture.rest(REST_WAIT_S)
+            self._rest()
         else:
+            self.capture.wait(IDLE_WAIT_S)
+
+    def _rest(self) -> None:
+        """Sleep until something comes; programs that start wait a little longer.
+
+        Most of them are gone by then, and one that is gone is soon looked at.
+        """
+        self.capture.rest(REST_WAIT_S)
+        events = self.capture.drain_events()
+        self._events.extend(events)
+        listens = any(event.kind == abi.ProcessEventKind.PROCESS_LISTEN for event in events)
+        if events and not listens and not self.capture.ring_fill:
             self.capture.wait(IDLE_WAIT_S)
 
     def drain(self, take: Callable[[memoryview], None]) -> int:
@@ -247,17 +257,12 @@ class Watcher:
 
     # ---- processes ----
 
-    def poll_processes(self) -> int:
-        """Act on the process events that wait, for a while: records must not wait for /proc.
-
-        Returns how many were new.
-        """
-        events = self.capture.drain_events()
-        self._events.extend(events)
+    def poll_processes(self) -> None:
+        """Act on the process events that wait, for a while: records must not wait for /proc."""
+        self._events.extend(self.capture.drain_events())
         give_up_at = time.monotonic() + EVENTS_BUDGET_S
         while self._events and time.monotonic() < give_up_at:
             self._apply(self._changes(self._events.popleft()))
-        return len(events)
 
     def _changes(self, event: abi.ProcessEvent) -> Changes:
         match event.kind:

@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 from tests.kernel.child import Child, running
 
+from otelauto.abi import ProcessEvent, ProcessEventKind
 from otelauto.config.load import Purpose, load
 from otelauto.counters import Counters
 from otelauto.instrument import (
@@ -73,12 +74,32 @@ def test_records_shorten_the_turns_and_silence_lengthens_them(waits: Waits, chil
     assert waits.turns(QUIET_TURNS + 1) == [BUSY, *[IDLE] * (QUIET_TURNS - 1), REST]
 
 
-def test_a_process_event_is_followed_by_one_turn_of_ordinary_length(
-    waits: Waits, child: Child
-) -> None:
+def test_a_program_that_starts_is_looked_at_a_little_later(waits: Waits, child: Child) -> None:
     waits.turns(QUIET_TURNS + 1)
     child.run("os.waitpid(os.fork() or os._exit(0), 0)")
-    assert waits.turns(3) == [REST, IDLE, REST]
+    assert waits.turns(1) == [REST, IDLE]
+    assert waits.turns(1) == [REST]
+
+
+def test_a_listener_is_looked_at_at_once(
+    waits: Waits, watcher: Watcher, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits.turns(QUIET_TURNS + 1)
+    came = [ProcessEvent(ProcessEventKind.PROCESS_LISTEN, 80, child.pid, 0, 0, 0)]
+    seen: list[int] = []
+    monkeypatch.setattr(watcher.capture, "drain_events", lambda: [came.pop()] if came else [])
+    on_listen = watcher.discovery.on_listen
+    monkeypatch.setattr(
+        watcher.discovery, "on_listen", lambda *told: seen.append(told[0]) or on_listen(*told)
+    )
+    assert waits.turns(1) == [REST]
+    assert seen == [child.pid]
+
+
+def test_records_do_not_wait_for_a_program_that_starts(waits: Waits, child: Child) -> None:
+    waits.turns(QUIET_TURNS + 1)
+    child.run("os.waitpid(os.fork() or os._exit(0), 0); one.send(b'x'); other.recv(9)")
+    assert waits.turns(1) == [REST]
 
 
 def test_what_silence_must_finish_is_not_slept_over(waits: Waits) -> None:
