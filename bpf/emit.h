@@ -34,10 +34,13 @@ struct {
  * generation: targets or verdicts changed, connections look theirs up again; never 0.
  * wake_pending: a wake-up is on its way; the consumer clears it after a drain, so that a slow
  * consumer does not make each record pay.
+ * sleeping: the consumer has no timer that is worth waiting for; what comes first clears it and
+ * wakes the consumer.
  */
 struct shared_state {
 	__u32 generation;
 	__u32 wake_pending;
+	__u32 sleeping;
 };
 
 struct {
@@ -57,6 +60,11 @@ INLINE struct shared_state *shared_state(void)
 	return bpf_map_lookup_elem(&shared, &zero);
 }
 
+INLINE bool ends_sleep(struct shared_state *state)
+{
+	return state && state->sleeping && __sync_lock_test_and_set(&state->sleeping, 0);
+}
+
 /*
  * Submit one record of the data ring; counted as produced whether it fits or not. To look how full
  * the ring is costs as much as a clock reading, so `look` is given now and then only.
@@ -67,8 +75,9 @@ INLINE bool emit_record(void *record, __u64 size, bool look)
 	__u64 flags = BPF_RB_NO_WAKEUP;
 
 	count(RECORDS_PRODUCED, 1);
-	if (look && bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > wake_at && state &&
-	    !__sync_lock_test_and_set(&state->wake_pending, 1))
+	if (ends_sleep(state) ||
+	    (look && bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > wake_at && state &&
+	     !__sync_lock_test_and_set(&state->wake_pending, 1)))
 		flags = BPF_RB_FORCE_WAKEUP;
 	if (!bpf_ringbuf_output(&records, record, size, flags))
 		return true;
@@ -79,6 +88,8 @@ INLINE bool emit_record(void *record, __u64 size, bool look)
 /* Submit one process event; `wakeup` if discovery should not wait for the consumer's next turn. */
 INLINE void emit_event(struct process_event *event, bool wakeup)
 {
+	if (ends_sleep(shared_state()))
+		wakeup = true;
 	count(EVENTS_PRODUCED, 1);
 	if (bpf_ringbuf_output(&events, event, sizeof(*event),
 			       wakeup ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))

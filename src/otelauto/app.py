@@ -6,7 +6,6 @@ kernel -> records -> flows -> exchanges -> span stages -> spans -> exporters
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import time
@@ -25,6 +24,7 @@ from otelauto.export.exposition import Family, Kind
 from otelauto.flows.flows import Flows
 from otelauto.governor import SPAN_SHARES, Governor, Meter, Step
 from otelauto.instrument import Watcher
+from otelauto.memory import settle
 from otelauto.protocols import protocols
 from otelauto.protocols.http1_redact import redact
 from otelauto.protocols.settings import ProtocolSettings
@@ -50,6 +50,7 @@ GAUGES: Final = {
 }
 CLOCK_INTERVAL_S: Final = 1.0
 EXPIRE_INTERVAL_S: Final = 5.0
+KERNEL_MEMORY_INTERVAL_S: Final = 30.0  # it hardly moves, and asking for it takes a file a map
 
 
 class Stop:
@@ -57,11 +58,13 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
+        self.wake: Callable[[], None] = lambda: None  # what may sleep and has to look
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
+        self.wake()
 
     def __bool__(self) -> bool:
         return self.asked
@@ -80,7 +83,7 @@ class App:
             config, self.counters, self.watcher.service_of, self.clock, [self._families]
         )
         self.flows = make_flows(config, self.counters, self.publisher)
-        self.control = Control(Path(config.control_socket))
+        self.control = Control(Path(config.control_socket), self.watcher.capture.wake)
         overhead = config.max_overhead
         self.meter = Meter(self.watcher.capture.costs, overhead.programs > 0)
         self.governor = Governor(
@@ -90,21 +93,23 @@ class App:
             self.counters,
             self._give_up,
         )
-        self._next_clock = self._next_expiry = 0.0
+        self._next_clock = self._next_expiry = self._next_kernel_memory = 0.0
+        self._kernel_memory = 0
         self._gauges: dict[str, float] = {}
         self._told: set[tuple[str, str]] = set()
 
     def run(self, stop: Stop) -> None:
         """Watch and publish until ``stop``."""
+        stop.wake = self.watcher.capture.wake
         self.publisher.start()
         self.control.start()
         self.watcher.start()
         log.info("watching tier=%s targets=%d", self.watcher.capture.tier, self._target_count())
         if not self._target_count():
             log.warning("nothing matches the selection yet; waiting for it to start")
-        gc.freeze()  # what is alive now stays; collections look at the rest
+        settle()
         while not stop:
-            self.watcher.turn(self._feed)
+            self.watcher.turn(self._feed, may_rest=not self.flows.waits())
             self._after_drain()
             if not self.publisher.has_audience():
                 log.warning("nobody reads standard output any more, and nothing else is exported")
@@ -149,7 +154,7 @@ class App:
             for service in self.watcher.services.expire():
                 self.publisher.forget(service)
             self.publisher.expire()
-            self._gauge()
+            self._gauge(now)
             self._tell_unread()
 
     def _tell_unread(self) -> None:
@@ -171,12 +176,15 @@ class App:
         for name, value in self._gauges.items():
             yield Family(f"otelauto_{name}", Kind.GAUGE, GAUGES[name], _sample(value))
 
-    def _gauge(self) -> None:
+    def _gauge(self, now: float) -> None:
         capture = self.watcher.capture
+        if now >= self._next_kernel_memory:
+            self._next_kernel_memory = now + KERNEL_MEMORY_INTERVAL_S
+            self._kernel_memory = capture.kernel_memory()
         values = (
             self._target_count(),
             capture.ring_fill,
-            capture.kernel_memory(),
+            self._kernel_memory,
             self.publisher.red.size(),
             self.governor.step,
         )

@@ -27,10 +27,14 @@ Report = dict[str, Any]
 
 
 class Control:
-    """The answering side. Call :meth:`serve` often, from the thread that owns the state."""
+    """The answering side. Call :meth:`serve` often, from the thread that owns the state.
 
-    def __init__(self, path: Path) -> None:
+    ``wake`` is called when somebody has asked: that thread may sleep.
+    """
+
+    def __init__(self, path: Path, wake: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._wake = wake
         self._asked: queue.SimpleQueue[queue.SimpleQueue[bytes]] = queue.SimpleQueue()
         self._socket: socket.socket | None = None
         self._closed = threading.Event()
@@ -81,6 +85,7 @@ class Control:
                 peer.settimeout(ANSWER_SECONDS)
                 reply: queue.SimpleQueue[bytes] = queue.SimpleQueue()
                 self._asked.put(reply)
+                self._wake()
                 try:
                     peer.sendall(reply.get(timeout=ANSWER_SECONDS))
                 except (OSError, queue.Empty) as error:

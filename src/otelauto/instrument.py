@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The watching half of otelauto: discovery tells the kernel whom to watch, records come back.
 
-One thread does all of it, in turns: short ones while there is traffic. What becomes of the records
-is the caller's: ``take`` gets each of them.
+One thread does all of it, in turns: short ones while there is traffic; after a while without any it
+sleeps until something comes. What becomes of the records is the caller's: ``take`` gets each.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ log = logging.getLogger("otelauto")
 DISCOVERY_CAPABILITIES: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 BUSY_WAIT_S: Final = 0.05
 IDLE_WAIT_S: Final = 0.2
+REST_WAIT_S: Final = 1.0  # what comes first ends it
+QUIET_TURNS: Final = 5  # without a record, before it is worth it: waking up is paid by the service
 EVENTS_BUDGET_S: Final = 0.05  # of a turn
 BUSY_COUNT_S: Final = 1.0
 IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
@@ -164,6 +166,7 @@ class Watcher:
         self._warned_drops = 0
         self._lost_events = 0
         self._idle = False
+        self._quiet_turns = 0
 
     def start(self) -> None:
         """The first look at /proc; raises KernelError if it can find nothing, now or later."""
@@ -183,9 +186,12 @@ class Watcher:
             pids = ", ".join(map(str, sorted(self._selector.pids)))
             raise OtelautoError(f"no process has the id {pids}", "see `otelauto doctor`")
 
-    def turn(self, take: Callable[[memoryview], None]) -> int:
-        """Wait for the next turn, then drain; returns the number of records."""
-        self.capture.wait(IDLE_WAIT_S if self._idle else BUSY_WAIT_S)
+    def turn(self, take: Callable[[memoryview], None], may_rest: bool = False) -> int:
+        """Wait for the next turn, then drain; returns the number of records.
+
+        ``may_rest``: nothing has to be done within a second if nothing comes.
+        """
+        self._wait(may_rest)
         self.poll_processes()
         gone, self._gone = self._gone, []
         renamed, self._renamed = self._renamed, []
@@ -195,6 +201,10 @@ class Watcher:
         for target in renamed:  # what was drained is of the program that it was before
             self._name(target)
         self._idle = taken == 0 and not self._events
+        if taken:
+            self._quiet_turns = 0
+        else:
+            self._quiet_turns += 1
         now = time.monotonic()
         if now - self._counted_at >= (IDLE_COUNT_S if self._idle else BUSY_COUNT_S):
             self._counted_at = now
@@ -204,6 +214,26 @@ class Watcher:
             self._apply(self.discovery.scan(deep=self._events_were_lost()))
             self._retry_refused()
         return taken
+
+    def _wait(self, may_rest: bool) -> None:
+        if not self._idle:
+            self.capture.wait(BUSY_WAIT_S)
+        elif may_rest and self._quiet_turns >= QUIET_TURNS:
+            self._rest()
+        else:
+            self.capture.wait(IDLE_WAIT_S)
+
+    def _rest(self) -> None:
+        """Sleep until something comes; programs that start wait a little longer.
+
+        Most of them are gone by then, and one that is gone is soon looked at.
+        """
+        self.capture.rest(REST_WAIT_S)
+        events = self.capture.drain_events()
+        self._events.extend(events)
+        listens = any(event.kind == abi.ProcessEventKind.PROCESS_LISTEN for event in events)
+        if events and not listens and not self.capture.ring_fill:
+            self.capture.wait(IDLE_WAIT_S)
 
     def drain(self, take: Callable[[memoryview], None]) -> int:
         """Drain what waits now."""

@@ -185,7 +185,7 @@ def test_prometheus_knows_the_types(scraping: RealPrometheus) -> None:
 
 
 def test_promtool_finds_nothing_wrong() -> None:
-    text = "".join(filled_page()(Format.TEXT))
+    text = b"".join(filled_page()(Format.TEXT)).decode()
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from tests.e2e.harness.process import wait_until
 from tests.kernel.child import running
 from tests.kernel.conftest import Connect, Pair
-from tests.kernel.recorder import RECEIVED, SENT, Recorder, cookie_of, verdict
+from tests.kernel.recorder import DEADLINE, RECEIVED, SENT, Recorder, cookie_of, verdict
 
-from otelauto.abi import CaptureMode
-from otelauto.kernel.capture import DATA_RING, WAKE_AT
+from otelauto.abi import AbiLimit, CaptureMode
+from otelauto.kernel.capture import DATA_RING, SLEEPING_AT, WAKE_AT
 
 pytestmark = pytest.mark.kernel
 
@@ -109,10 +112,72 @@ def test_a_quarter_full_wakes_the_consumer_once(recorder: Recorder, tcp: Pair) -
     assert recorder.counters()["DROP_RING_FULL"] == 0
 
 
+def test_the_largest_records_are_whole_wherever_the_ring_wraps(
+    recorder: Recorder, tcp: Pair
+) -> None:
+    """What a record has beyond the end of the ring is read from the part that is mapped again."""
+    stream(recorder, *tcp)
+    size = int(AbiLimit.CAPTURE_MAX)
+    client, server = tcp
+    laps, sent = 6, 0
+    received = recorder.of(server)
+    while sent < laps * DATA_RING // (2 * size):  # the sender's record and the receiver's
+        data = sent.to_bytes(4, "little") * (size // 4)
+        client.sendall(data)
+        got = server.recv(size, socket.MSG_WAITALL)
+        assert got == data
+        recorder.drain()
+        whole, received.pieces = received.payload(RECEIVED), []
+        assert whole == data
+        sent += 1
+    assert recorder.counters()["DROP_RING_FULL"] == 0
+
+
 def test_nothing_wakes_below_the_mark(recorder: Recorder, tcp: Pair) -> None:
     recorder.capture.wait(0)
     ping(tcp, b"w" * 1000, 100)
     assert not recorder.capture._poll.poll(0)
+
+
+def test_what_comes_first_wakes_a_consumer_that_rests(recorder: Recorder, tcp: Pair) -> None:
+    """Each way of waking is tried with a rest that nothing else would end before the deadline."""
+    capture = recorder.capture
+    ways = {
+        "record": lambda: ping(tcp, b"w" * 100, 1),
+        "process event": lambda: subprocess.run([sys.executable, "-c", ""], check=True),
+        "wake": capture.wake,
+    }
+    for name, come in ways.items():
+        capture.wait(0)  # whatever the step before left
+        recorder.drain()
+        resting = threading.Thread(target=capture.rest, args=(600.0,))
+        resting.start()
+        wait_until(lambda: capture._shared.view[SLEEPING_AT // 4] == 1, "it rests")
+        come()
+        resting.join(DEADLINE)
+        assert not resting.is_alive(), f"a {name} did not wake it"
+        assert capture._shared.view[SLEEPING_AT // 4] == 0
+
+
+def test_only_the_first_record_wakes(recorder: Recorder, tcp: Pair) -> None:
+    capture = recorder.capture
+    ping(tcp, b"w" * 100, 1)
+    recorder.drain()
+    capture.wait(0)
+    capture._shared.view[SLEEPING_AT // 4] = 1
+    ping(tcp, b"w" * 100, 1)
+    assert capture._poll.poll(DEADLINE)
+    ping(tcp, b"w" * 100, 100)
+    assert not capture._poll.poll(0)
+
+
+def test_a_consumer_does_not_rest_over_what_waits(recorder: Recorder, tcp: Pair) -> None:
+    ping(tcp, b"w" * 100, 1)
+    recorder.capture.wait(0)
+    resting = threading.Thread(target=recorder.capture.rest, args=(600.0,))
+    resting.start()
+    resting.join(DEADLINE)
+    assert not resting.is_alive()
 
 
 PEER = """

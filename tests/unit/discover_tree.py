@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,13 @@ class Tree:
         """Say which processes a process has forked."""
         path = self.root / str(parent) / "task" / str(parent) / "children"
         path.write_text(" ".join(map(str, children)) + " ")
+
+    def last_started(self, tgid: int) -> None:
+        """Say which process id was given out last; this /proc is the reader's own then."""
+        (self.root / "loadavg").write_text(f"0.02 0.01 0.00 1/80 {tgid}\n")
+        own = self.root / "self"
+        own.unlink(missing_ok=True)
+        own.symlink_to(str(os.getpid()))
 
     def end(self, tgid: int) -> None:
         """Let a process be gone."""

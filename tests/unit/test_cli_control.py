@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from otelauto import control
+from otelauto.app import Stop
 from otelauto.control import Control, ask
 from otelauto.errors import OtelautoError
 
@@ -51,6 +53,20 @@ def test_a_question_is_answered(tmp_path: Path) -> None:
         assert ask(tmp_path / "s") == {"spans": 3}
         assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     assert not (tmp_path / "s").exists()
+
+
+def test_a_question_wakes_whoever_has_the_answer(tmp_path: Path) -> None:
+    asked = threading.Event()
+    made = Control(tmp_path / "s", asked.set)
+    made.start()
+    answers: list[dict[str, Any]] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(tmp_path / "s")))
+    asking.start()
+    assert asked.wait(20)  # serve() has not been called yet
+    made.serve(lambda: {"spans": 4})
+    asking.join(20)
+    made.close()
+    assert answers == [{"spans": 4}]
 
 
 @pytest.mark.parametrize("report", [lambda: {"x": 1 // 0}, lambda: {"x": object()}])
@@ -120,3 +136,18 @@ def test_the_thread_ends_with_the_socket(tmp_path: Path) -> None:
     while alive() and time.monotonic() < give_up_at:
         time.sleep(0.01)
     assert not alive()
+
+
+def test_a_signal_wakes_what_sleeps() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    woken = threading.Event()
+    try:
+        stop = Stop()
+        stop.wake = woken.set
+        assert not stop
+        signal.raise_signal(signal.SIGTERM)
+        assert woken.wait(20)
+        assert stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

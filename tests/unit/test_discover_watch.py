@@ -415,3 +415,37 @@ def test_candidates_say_how_to_select_them(tree: Tree) -> None:
         (8080, "", "shop", (10, 11), "open_port: 8080"),
         (0, "/run/cart.sock", "cart", (12,), "executable_name: cart"),
     ]
+
+
+def test_where_nothing_was_forked_a_scan_looks_at_listeners_only(tree: Tree) -> None:
+    """The tree changes against the rule, to see what is looked at and what is not."""
+    found = discovery(tree)
+    tree.process(10, "/app/shop", sockets=[500])
+    tree.last_started(10)
+    assert started(found.scan()) == []
+    tree.process(11, "/app/other", sockets=[501])
+    tree.listen(500, 8080)
+    tree.listen(501, 8080)
+    assert started(found.scan()) == [10]
+    tree.last_started(11)
+    assert started(found.scan()) == [11]
+
+
+def test_a_deep_scan_looks_at_everything(tree: Tree) -> None:
+    found = discovery(tree)
+    tree.listen(500, 8080)
+    tree.last_started(OWN)
+    found.scan()
+    tree.process(10, "/app/shop", sockets=[500])
+    assert started(found.scan(deep=True)) == [10]
+
+
+def test_ids_given_out_in_another_pid_namespace_say_nothing(tree: Tree) -> None:
+    found = discovery(tree)
+    tree.listen(500, 8080)
+    tree.last_started(OWN)
+    (tree.root / "self").unlink()
+    (tree.root / "self").symlink_to("1")
+    found.scan()
+    tree.process(10, "/app/shop", sockets=[500])
+    assert started(found.scan()) == [10]

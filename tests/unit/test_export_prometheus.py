@@ -118,12 +118,12 @@ for _word, _method, _identity in (
 
 
 def test_text_format() -> None:
-    assert "".join(metrics_page(filled())(Format.TEXT)) == TEXT
+    assert b"".join(metrics_page(filled())(Format.TEXT)).decode() == TEXT
 
 
 def test_openmetrics_format() -> None:
     page = metrics_page(filled())
-    first, second = ("".join(page(Format.OPENMETRICS)) for _ in range(2))
+    first, second = (b"".join(page(Format.OPENMETRICS)).decode() for _ in range(2))
     expected = (
         TEXT.replace('le="1"', 'le="1.0"')
         .replace('le="10"', 'le="10.0"')
@@ -157,6 +157,20 @@ def test_labels() -> None:
     assert labels({"a.b": 'x"\\\n', "a_b": 1.5, "c": True}) == r'a_b="x\"\\\n;1.5",c="true"'
     assert bound(0.005, Format.TEXT) == bound(0.005, Format.OPENMETRICS) == "0.005"
     assert (bound(10, Format.TEXT), bound(10, Format.OPENMETRICS)) == ("10", "10.0")
+
+
+def test_label_values_may_hold_anything() -> None:
+    values = ("100%", "%d %s %b", "a\0b", "", "é\U0001f600", 'q"\\', "half \ud800 pair")
+    red = Red(Counters())
+    red.add([span(value, 0.5) for value in values])
+    shown = ("100%", "%d %s %b", "a\0b", "", "é\U0001f600", r"q\"\\", "half ? pair")
+    for fmt in Format:
+        lines = b"".join(metrics_page(red)(fmt)).decode().splitlines()
+        counts = [line for line in lines if "_count{" in line]
+        assert [line.split(",")[0].partition("{")[2] for line in counts] == [
+            f'http_request_method="{value}"' for value in shown
+        ]
+        assert len([line for line in lines if "_bucket{" in line]) == 4 * len(values)
 
 
 def test_own_metrics() -> None:
@@ -291,10 +305,10 @@ def test_ipv6_and_closing() -> None:
 def test_scrapes_at_once_are_bounded() -> None:
     entered, go_on = threading.Semaphore(0), threading.Event()
 
-    def page(_format: Format) -> Iterator[str]:
+    def page(_format: Format) -> Iterator[bytes]:
         entered.release()
         go_on.wait(30)
-        yield "x 1\n"
+        yield b"x 1\n"
 
     with serving(page) as server:
         results: list[int] = []
@@ -313,9 +327,9 @@ def test_scrapes_at_once_are_bounded() -> None:
 
 
 def test_a_defect_is_seen_by_the_scraper() -> None:
-    def page(_format: Format) -> Iterator[str]:
+    def page(_format: Format) -> Iterator[bytes]:
         raise ZeroDivisionError("oops")
-        yield ""
+        yield b""
 
     with serving(page) as server:
         assert fetch(server)[0] == 500

@@ -89,6 +89,16 @@ class ProcFs:
         link = self._link("self")
         return int(link) if link and link.isdecimal() else None
 
+    def last_started(self) -> bytes | None:
+        """The id given out last (proc(5), ``loadavg``): while it stands still nothing was forked.
+
+        ``None`` if not known: that file tells of the reader's PID namespace, whatever this /proc's.
+        """
+        if self._link("self") != str(os.getpid()):
+            return None
+        fields = (self._read("loadavg", 4096, optional=True) or b"").split()
+        return fields[4] if len(fields) == 5 else None
+
     def stat(self, tgid: int) -> Stat | None:
         """Parent, start time and program layout; ``None`` for a process that is gone or dead."""
         data = self._read(f"{tgid}/stat", 4096)

@@ -63,6 +63,7 @@ class ProcessTable:
         self.processes: dict[int, Process] = {}
         self.listeners: dict[int, Listeners] = {}
         self._kernel_threads: set[int] = set()
+        self._last_started: bytes | None = None
         self.ports: dict[int, int] = {}  # all known listening TCP sockets: inode -> port
         self.paths: dict[int, str] = {}  # all known listening unix sockets: inode -> path
 
@@ -70,13 +71,20 @@ class ProcessTable:
         """Bring every process up to date; the network namespaces with new or changed ones.
 
         Only if ``deep`` are process ids of kernel threads and network namespaces looked at again.
+        Where nothing was forked since the last call, processes can only have ended, or run other
+        programs, which kernel events tell: no file of theirs is read then, unless ``deep``.
         """
+        started = self.procfs.last_started()
+        forked = started is None or started != self._last_started
+        self._last_started = started
         listed = self.procfs.tgids()
-        self._kernel_threads &= set() if deep else set(listed)
+        self._kernel_threads &= set() if deep and forked else set(listed)
         tgids = [tgid for tgid in listed if tgid not in self._kernel_threads]
         for tgid in self.processes.keys() - tgids:
             del self.processes[tgid]
-        changed = set()
+        changed: set[int] = set()
+        if not forked and not deep:
+            return changed
         for tgid in tgids:
             known = self.processes.get(tgid)
             process = self.refresh(tgid)

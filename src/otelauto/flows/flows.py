@@ -197,6 +197,10 @@ class Flows:
             self._swept_ns = now_ns
             self._sweep(now_ns)
 
+    def waits(self) -> bool:
+        """Whether :meth:`tick` may finish something soon, though nothing more is fed."""
+        return bool(self._waiting or self._gaps)
+
     def _count_delivered(self) -> None:
         self._counters.add(meanings.EXCHANGES, self._delivered)
         self._delivered = 0

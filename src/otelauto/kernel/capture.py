@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
 import select
 import struct
+import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,8 +27,9 @@ WAKE_AT: Final = DATA_RING // 4  # crossing it wakes the consumer: room for what
 SHARED_MAPS: Final = ("targets", "counters", "records", "events", "shared")
 NEEDED: Final = ("sock_send", "sock_recv")
 TGID: Final = struct.Struct("<I")
-SHARED: Final = struct.Struct("<II")
-GENERATION_AT, WAKE_PENDING_AT = 0, 4
+SHARED: Final = struct.Struct("<III")
+GENERATION_AT, WAKE_PENDING_AT, SLEEPING_AT = 0, 4, 8
+ONE: Final = (1).to_bytes(8, sys.byteorder)  # what eventfd(2) takes
 PORTS: Final = 1 << 16
 
 
@@ -83,8 +86,10 @@ class Capture:
         self._shared = _Words(memory)
         self.publish()
         self._poll = select.epoll()
-        for ring in (self._records, self._events):
-            self._poll.register(ring.fd, select.EPOLLIN | select.EPOLLET)
+        # Edge-triggered: each write wakes, and nobody has to read what was written.
+        self._wakeups = open(os.eventfd(0), "wb", buffering=0)  # noqa: PTH123, SIM115
+        for fd in (self._records.fd, self._events.fd, self._wakeups.fileno()):
+            self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
         self.largest_backlog = 0
 
     def _load(self, wanted: Wanted) -> list[Probe]:
@@ -170,8 +175,31 @@ class Capture:
     # ---- draining ----
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but wake early for a process event or a data ring that fills."""
+        """Sleep, but wake early for a new listener, a data ring that fills, or :meth:`wake`."""
         self._poll.poll(seconds)
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, but wake early for anything that comes: the first record or process event too.
+
+        Its wake-up is paid by the process that it is about, so rest only where little is expected.
+        """
+        words = self._shared.view
+        words[SLEEPING_AT // 4] = 1
+        # This call gives up the interpreter's lock and takes it again, which orders the store above
+        # before the loads below. A program that read the flag before it was set and has not
+        # committed its record yet goes unnoticed: that record waits for the end of `seconds`.
+        awake = bool(self._poll.poll(0))
+        if not (awake or self._records.waiting or self._events.waiting):
+            self._poll.poll(seconds)
+        words[SLEEPING_AT // 4] = 0
+
+    def wake(self) -> None:
+        """End the :meth:`wait` or :meth:`rest` in progress, or else the next one.
+
+        For other threads and signal handlers; does nothing after :meth:`close`.
+        """
+        with suppress(ValueError):
+            self._wakeups.write(ONE)
 
     def drain_records(self, take: Callable[[memoryview], None]) -> int:
         """Hand over the records that wait; returns how many. Views are valid in ``take`` only."""
@@ -230,6 +258,7 @@ class Capture:
     def close(self) -> None:
         """Detach, unload and unmap. May be called again."""
         self._poll.close()
+        self._wakeups.close()
         self._shared.close()
         self._records.close()
         self._events.close()

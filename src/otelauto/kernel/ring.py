@@ -2,9 +2,10 @@
 """The consumer side of a BPF ring buffer (kernel/bpf/ringbuf.c), mapped once and walked in place.
 
 Layout of the mapping: a consumer page, a producer page, the data twice in a row (so that a record
-that wraps is contiguous). Each record has an 8-byte header: length with two flag bits, and a page
-offset. Loads of the producer position need acquire order; x86-64 gives it to plain loads, and this
-class refuses other machines.
+that wraps is contiguous). Of the second copy only so much is mapped as a record can reach into: a
+mapped page counts as resident memory of this process. Each record has an 8-byte header: length with
+two flag bits, and a page offset. Loads of the producer position need acquire order; x86-64 gives it
+to plain loads, and this class refuses other machines.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import platform
 from collections.abc import Callable
 from typing import Final
 
+from otelauto import abi
 from otelauto.errors import KernelError
 
 BUSY: Final = 1 << 31
 DISCARDED: Final = 1 << 30
 LENGTH_MASK: Final = DISCARDED - 1
 HEADER: Final = 8
+LARGEST: Final = HEADER + abi.SEGMENT.size + abi.AbiLimit.CAPTURE_MAX  # record, header included
 GIVE_BACK: Final = 64 << 10  # bytes taken before their room is given back, in the middle of a drain
 
 
@@ -30,11 +33,12 @@ class Ring:
         if platform.machine() != "x86_64":
             raise KernelError(f"capture is not built for {platform.machine()}", "use x86-64")
         page = mmap.PAGESIZE
+        wrapped = (LARGEST + page - 1) & -page
         self.fd = fd
         self.size = size
         self._consumer_map = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._producer_map = mmap.mmap(
-            fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
+            fd, page + size + wrapped, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
         )
         self._consumer = memoryview(self._consumer_map).cast("Q")
         self._producer = memoryview(self._producer_map)[:page].cast("Q")

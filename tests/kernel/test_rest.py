@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long the watcher waits between two drains: little under traffic, long at rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+from tests.kernel.child import Child, running
+
+from otelauto.abi import ProcessEvent, ProcessEventKind
+from otelauto.config.load import Purpose, load
+from otelauto.counters import Counters
+from otelauto.instrument import (
+    BUSY_WAIT_S,
+    IDLE_WAIT_S,
+    QUIET_TURNS,
+    REST_WAIT_S,
+    Watcher,
+)
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    with running() as started:
+        started.run("one, other = socket.socketpair()")
+        yield started
+
+
+@pytest.fixture
+def watcher(child: Child) -> Iterator[Watcher]:
+    """Watches the child alone, so that nothing else of the machine is news."""
+    config = load(None, {}, {"--pid": str(child.pid)}, Purpose.WATCH).config
+    with closing(Watcher(config, Counters())) as made:
+        made.capture.watch(child.pid)  # discovery leaves its own process's children alone
+        yield made
+
+
+class Waits:
+    """Takes the place of the waiting itself: notes how long each would be, at most."""
+
+    def __init__(self, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._watcher = watcher
+        self._noted: list[tuple[str, float]] = []
+        for name in ("wait", "rest"):
+            monkeypatch.setattr(watcher.capture, name, self._note(name))
+
+    def _note(self, name: str) -> Callable[[float], None]:
+        return lambda seconds: self._noted.append((name, seconds))
+
+    def turns(self, count: int, may_rest: bool = True) -> list[tuple[str, float]]:
+        """Take so many turns; how each of them waited."""
+        self._noted.clear()
+        for _ in range(count):
+            self._watcher.turn(lambda record: None, may_rest)
+        return self._noted.copy()
+
+
+BUSY, IDLE, REST = ("wait", BUSY_WAIT_S), ("wait", IDLE_WAIT_S), ("rest", REST_WAIT_S)
+
+
+@pytest.fixture
+def waits(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> Waits:
+    return Waits(watcher, monkeypatch)
+
+
+def test_records_shorten_the_turns_and_silence_lengthens_them(waits: Waits, child: Child) -> None:
+    assert waits.turns(QUIET_TURNS + 2) == [BUSY, *[IDLE] * (QUIET_TURNS - 1), REST, REST]
+    child.run("one.send(b'x'); other.recv(9)")
+    assert waits.turns(1) == [REST]  # the one that is woken
+    assert waits.turns(QUIET_TURNS + 1) == [BUSY, *[IDLE] * (QUIET_TURNS - 1), REST]
+
+
+def test_a_program_that_starts_is_looked_at_a_little_later(waits: Waits, child: Child) -> None:
+    waits.turns(QUIET_TURNS + 1)
+    child.run("os.waitpid(os.fork() or os._exit(0), 0)")
+    assert waits.turns(1) == [REST, IDLE]
+    assert waits.turns(1) == [REST]
+
+
+def test_a_listener_is_looked_at_at_once(
+    waits: Waits, watcher: Watcher, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits.turns(QUIET_TURNS + 1)
+    came = [ProcessEvent(ProcessEventKind.PROCESS_LISTEN, 80, child.pid, 0, 0, 0)]
+    seen: list[int] = []
+    monkeypatch.setattr(watcher.capture, "drain_events", lambda: [came.pop()] if came else [])
+    on_listen = watcher.discovery.on_listen
+    monkeypatch.setattr(
+        watcher.discovery, "on_listen", lambda *told: seen.append(told[0]) or on_listen(*told)
+    )
+    assert waits.turns(1) == [REST]
+    assert seen == [child.pid]
+
+
+def test_records_do_not_wait_for_a_program_that_starts(waits: Waits, child: Child) -> None:
+    waits.turns(QUIET_TURNS + 1)
+    child.run("os.waitpid(os.fork() or os._exit(0), 0); one.send(b'x'); other.recv(9)")
+    assert waits.turns(1) == [REST]
+
+
+def test_what_silence_must_finish_is_not_slept_over(waits: Waits) -> None:
+    assert waits.turns(QUIET_TURNS + 3, may_rest=False) == [BUSY, *[IDLE] * (QUIET_TURNS + 2)]
