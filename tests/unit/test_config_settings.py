@@ -77,6 +77,8 @@ SAMPLES = {
     "limits.series_ttl": DURATIONS,
     "limits.connections": INTEGERS,
     "limits.queue_length": INTEGERS,
+    "max_overhead.agent": INTEGERS,
+    "max_overhead.programs": INTEGERS,
     "otel_metrics_export.interval": DURATIONS,
     "otel_metrics_export.report_target": TRUTH,
     "otel_metrics_export.report_peer": TRUTH,
