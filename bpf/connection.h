@@ -30,12 +30,21 @@ struct connection {
 	__u8 pad[6];
 };
 
+#ifdef OTELAUTO_OLDER_H
+#include "connection_table.h"
+#else
 struct {
 	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_SK_STORAGE);
 	MAP_ATTRIBUTE(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, int);
 	MAP_TYPE(value, struct connection);
 } connections SEC(".maps");
+
+INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
+{
+	return bpf_sk_storage_get(&connections, sk, NULL, flags);
+}
+#endif
 
 struct {
 	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_LRU_HASH);
@@ -50,11 +59,6 @@ struct {
 	MAP_TYPE(key, cookie_t);
 	MAP_TYPE(value, struct verdict);
 } connection_verdicts SEC(".maps");
-
-INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
-{
-	return bpf_sk_storage_get(&connections, sk, NULL, flags);
-}
 
 /* Set a bit; true if it was not set before. Both directions and softirqs share the word. */
 INLINE bool mark(struct connection *c, enum connection_bit bit)

@@ -250,10 +250,11 @@ INLINE struct connection *admit_connection(struct sock *sk, tgid_t tgid, __u32 g
 }
 
 /* `length` > 0 bytes passed on `sk`, in the context of the task that moved them. */
-INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, __u32 unread)
+INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, __u32 unread,
+		      enum workspace_slot slot)
 {
 	struct connection *c = connection_get(sk, 0);
-	struct workspace *w = workspace_get(direction);
+	struct workspace *w = workspace_get(slot);
 	struct shared_state *shared = shared_state();
 	struct segment_plan plan = { .length = length, .unread = unread, .direction = direction };
 	__u64 id = bpf_get_current_pid_tgid();

@@ -55,7 +55,9 @@ def find_kernel(release: str) -> Path:
     start = "" if release == "newest" else release
     found = sorted(
         (KERNELS / "boot").glob(f"vmlinuz-{start}*"),
-        key=lambda path: [int(n) if n.isdigit() else 0 for n in path.name[8:].split("-")[0].split(".")],
+        key=lambda path: [
+            int(n) if n.isdigit() else 0 for n in path.name[8:].split("-")[0].split(".")
+        ],
     )
     if not found:
         raise NoGuestError(f"no kernel {release}: run tests/vm/install.sh {release}")
