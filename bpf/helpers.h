@@ -11,6 +11,11 @@
 #define MAP_TYPE(name, type) typeof(type) *name
 /* Hide a value's history from the compiler, so that the bound just tested is the one verified. */
 #define OPAQUE(variable) asm volatile("" : "+r"(variable))
+/* Atomic, and understood by kernels that cannot give the value before (older than 5.12). */
+#define ADD_64(at, amount)                                                                         \
+	asm volatile("lock *(u64 *)(%0 + 0) += %1" ::"r"(at), "r"((__u64)(amount)) : "memory")
+#define ADD_32(at, amount)                                                                         \
+	asm volatile("lock *(u32 *)(%0 + 0) += %1" ::"r"(at), "r"((__u64)(amount)) : "memory")
 /* What was read from memory before is not known any more. */
 #define READ_AGAIN() asm volatile("" ::: "memory")
 

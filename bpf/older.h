@@ -18,8 +18,8 @@
  */
 #define __sync_fetch_and_add(at, value)                                                            \
 	({                                                                                         \
-		typeof(*(at)) before_ = *(volatile typeof(*(at)) *)(at);                           \
-		__sync_fetch_and_add(at, value);                                                   \
+		__u32 before_ = *(volatile __u32 *)(at);                                           \
+		ADD_32(at, value);                                                                 \
 		before_;                                                                           \
 	})
 #define plain_update(at, new)                                                                      \

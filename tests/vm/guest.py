@@ -2,7 +2,7 @@
 """Boot a Debian kernel in an emulator, run one command in it as root, bring its output back.
 
 The guest sees the programs of this machine (``/usr`` and the interpreter, read-only), the checkout
-(what it writes there is thrown away) and an ``/etc`` of its own; it has no network card and no disk.
+(what it writes there is thrown away) and an ``/etc`` of its own. It has no network card, no disk.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _initial_files(image: Path, to: Path) -> None:
             raw = _module(release, name)
             if raw is not None:
                 (root / "modules" / f"{number}-{name}.ko").write_bytes(raw)
-        pack = "find . | /busybox cpio -o -H newc 2>/dev/null".replace("/busybox", "/bin/busybox")
+        pack = "find . | /bin/busybox cpio -o -H newc 2> /dev/null"
         with to.open("wb") as archive:
             subprocess.run(["bash", "-c", pack], cwd=root, stdout=archive, check=True)
 
@@ -121,7 +121,8 @@ def _shared(source: Path, socket: Path, *, read_only: bool) -> Iterator[None]:
         command = ["unshare", "-m", "bash", "-c", words]
     else:
         command = ["bash", "-c", daemon.format(source=shlex.quote(str(source)), cache="auto")]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    with socket.with_suffix(".log").open("wb") as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said)
     try:
         deadline = time.monotonic() + 20
         while not socket.exists():

@@ -19,7 +19,7 @@ from otelauto.errors import KernelError
 from otelauto.kernel.libbpf import library
 from otelauto.kernel.objects import BpfObject, Probe, ProgramCost, RejectedError
 from otelauto.kernel.ring import Ring
-from otelauto.kernel.tiers import TIERS, HookError, Tier
+from otelauto.kernel.tiers import TIERS, Tier
 
 log = logging.getLogger("otelauto.kernel")
 

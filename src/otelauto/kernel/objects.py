@@ -120,7 +120,7 @@ class BpfObject:
         self._lib.call("bpf_map__reuse_fd", self._maps[name], owner.map_fd(name))
 
     def multiply_map(self, name: str, factor: int) -> None:
-        """Give a map ``factor`` times the entries that it was declared with; before :meth:`load`."""
+        """Give a map ``factor`` times the entries it was declared with; before :meth:`load`."""
         entries: int = self._lib.call("bpf_map__max_entries", self._maps[name])
         self._lib.call("bpf_map__set_max_entries", self._maps[name], entries * factor)
 
