@@ -11,15 +11,24 @@ from pathlib import Path
 import pytest
 from tests.kernel.recorder import Recorder, connected, listener
 
+from otelauto.kernel.capture import Capture, Wanted
+
 Pair = tuple[socket.socket, socket.socket]
 Connect = Callable[[str], Pair]
 
 
+@pytest.fixture(scope="session")
+def running() -> Iterator[Capture]:
+    """The real programs, loaded once for all tests that need no state of their own."""
+    with closing(Capture(Wanted())) as capture:
+        yield capture
+
+
 @pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    """The real programs, loaded; this process is watched."""
-    with closing(Recorder()) as running:
-        yield running
+def recorder(running: Capture) -> Iterator[Recorder]:
+    """The real programs; this process is watched."""
+    with closing(Recorder(running=running)) as recording:
+        yield recording
 
 
 @pytest.fixture

@@ -54,10 +54,24 @@ class Watched:
 
 
 class Recorder:
-    """Loads the real programs and watches this very process."""
+    """Watches this very process with the real programs; loads them if it gets none that run.
 
-    def __init__(self, wanted: Wanted | None = None, watch_self: bool = True) -> None:
-        self.capture = Capture(wanted or Wanted())
+    Of running ones it sees what happens from now on: records that wait are thrown away, counters
+    begin at 0.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted | None = None,
+        watch_self: bool = True,
+        running: Capture | None = None,
+    ) -> None:
+        self._owned = running is None
+        self.capture = running or Capture(wanted or Wanted())
+        if running:
+            running.drain_records(lambda _: None)
+            running.drain_events()
+        self._before = self.capture.counters()
         self.connections: dict[int, Watched] = {}
         self.events: list[abi.ProcessEvent] = []
         self.delivered = 0
@@ -109,7 +123,9 @@ class Recorder:
             self.capture.wait(0.02)
 
     def counters(self) -> dict[str, int]:
-        return self.capture.counters()
+        """By how much each counter grew since the beginning."""
+        totals = self.capture.counters()
+        return {name: total - self._before[name] for name, total in totals.items()}
 
     @contextmanager
     def counting(self) -> Iterator[dict[str, int]]:
@@ -121,7 +137,10 @@ class Recorder:
         grown.update({k: v - before[k] for k, v in after.items() if v != before[k]})
 
     def close(self) -> None:
-        self.capture.close()
+        if self._owned:
+            self.capture.close()
+        else:
+            self.capture.unwatch(os.getpid())
 
 
 def cookie_of(sock: socket.socket) -> int:
@@ -184,4 +203,5 @@ def connected(kind: str, server: socket.socket) -> tuple[socket.socket, socket.s
     accepted, _ = server.accept()
     for end in (client, accepted):
         end.settimeout(DEADLINE)
+        cookie_of(end)  # on kernels where BPF cannot give it one, it has it before the first byte
     return client, accepted

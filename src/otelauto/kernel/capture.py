@@ -59,7 +59,9 @@ class _Words:
 
 
 class Capture:
-    """The best tier that this kernel allows, loaded and attached. Nothing is pinned: the kernel removes it all with this process.
+    """The best tier that this kernel allows, loaded and attached.
+
+    Nothing is pinned: the kernel removes it all with this process.
 
     Raises KernelError from the constructor when the kernel cannot serve; a tool that can see
     nothing does not stay up.
