@@ -188,10 +188,12 @@ def test_two_readers_never_misplace_bytes_in_silence(recorder: Recorder, tcp: Pa
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    client.sendall(stream)
+    for at in range(0, total, 4000):
+        client.sendall(stream[at : at + 4000])
+        recorder.drain()
     client.shutdown(socket.SHUT_WR)
-    for reader in readers:
-        reader.join()
+    recorder.wait_for(lambda: not any(reader.is_alive() for reader in readers), "all is read")
+    assert not recorder.counters()["DROP_RING_FULL"]
     end, certain = 0, 0
     for piece in recorder.of(server).of(RECEIVED):
         segment = piece.segment
