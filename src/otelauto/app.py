@@ -88,6 +88,8 @@ class App:
         self.control.start()
         self.watcher.start()
         log.info("watching tier=%s targets=%d", self.watcher.capture.tier, self._target_count())
+        for refusal in self.watcher.capture.refusals:
+            log.info("no better tier: %s", refusal)
         if not self._target_count():
             log.warning("nothing matches the selection yet; waiting for it to start")
         gc.freeze()  # what is alive now stays; collections look at the rest

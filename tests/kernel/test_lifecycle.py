@@ -201,7 +201,7 @@ def test_the_next_tier_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Library, "call", call)
     with closing(Capture(Wanted())) as running:
         assert running.tier == TIER.name
-        (why,) = running.worse_because
+        (why,) = running.refusals
         assert "inet_sock_set_state is refused" in why
         assert len(ours(running)["link"]) == len(PROGRAMS)
 

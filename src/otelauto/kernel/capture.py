@@ -100,7 +100,7 @@ class Capture:
                 errors.append(error)
             else:
                 self.tier = tier.name
-                self.worse_because = [error.message for error in errors]
+                self.refusals = [error.message for error in errors]
                 return
         raise errors[0]
 
