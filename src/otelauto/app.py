@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, Final
 
 from otelauto import doctor as support
+from otelauto.capabilities import give_up_others
 from otelauto.config import Config
 from otelauto.control import Control, ask
 from otelauto.counters import Counters, Meaning
@@ -45,6 +46,7 @@ GAUGES: Final = {
     "kernel_memory_bytes": "Kernel memory of all BPF maps.",
     "metric_series": "RED series that are held.",
 }
+FIRST_HIGH_PORT: Final = 1024
 CLOCK_INTERVAL_S: Final = 1.0
 EXPIRE_INTERVAL_S: Final = 5.0
 
@@ -84,6 +86,7 @@ class App:
 
     def run(self, stop: Stop) -> None:
         """Watch and publish until ``stop``."""
+        give_up_others(low_port=0 < self.config.prometheus_export.port < FIRST_HIGH_PORT)
         self.publisher.start()
         self.control.start()
         self.watcher.start()
@@ -217,6 +220,7 @@ def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
             Counters(),
             on_target=lambda tgid, service: writer.note(_note(tgid, service)),
         )
+        give_up_others()
         try:
             watcher.start()
             log.info("recording file=%s", path)

@@ -28,8 +28,8 @@ def running() -> Iterator[Capture]:
 def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
     """The real programs; this process is watched.
 
-    An MPTCP socket ends later than its last close(), and would tell the next test of it: a test with
-    that name has programs of its own.
+    An MPTCP socket ends later than its last close(), and would tell the next test of it: a test
+    with that name has programs of its own.
     """
     own = "mptcp" in request.node.name
     running = None if own else request.getfixturevalue("running")
