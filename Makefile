@@ -6,8 +6,9 @@ BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h) bpf/build.py
 FUZZ_RUNS ?= 1000000
 SOAK ?= 20
 DEMO_SECONDS ?= 0
+KERNELS ?= 5.10. 6.1. 6.12
 
-.PHONY: install demo test check bpf abi bench fuzz soak clean
+.PHONY: install demo test test-kernels check bpf abi bench fuzz soak clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -44,6 +45,11 @@ check: bpf  ## style and types
 test: check  ## everything, on this machine's kernel, with real servers
 	tests/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest
+
+test-kernels: bpf  ## the kernel tests and some end-to-end tests under other KERNELS, emulated
+	tests/install.sh
+	tests/vm/install.sh $(KERNELS)
+	$(PYTHON) -m tests.vm $(KERNELS)
 
 soak: bpf  ## the end-to-end tests, SOAK times as long
 	tests/install.sh

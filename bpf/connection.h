@@ -31,12 +31,21 @@ struct connection {
 	__u8 pad[6];
 };
 
+#ifdef OTELAUTO_OLDER_H
+#include "connection_table.h"
+#else
 struct {
 	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_SK_STORAGE);
 	MAP_ATTRIBUTE(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, int);
 	MAP_TYPE(value, struct connection);
 } connections SEC(".maps");
+
+INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
+{
+	return bpf_sk_storage_get(&connections, sk, NULL, flags);
+}
+#endif
 
 struct {
 	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_LRU_HASH);
@@ -52,11 +61,6 @@ struct {
 	MAP_TYPE(value, struct verdict);
 } connection_verdicts SEC(".maps");
 
-INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
-{
-	return bpf_sk_storage_get(&connections, sk, NULL, flags);
-}
-
 /* Set a bit; true if it was not set before. Both directions and softirqs share the word. */
 INLINE bool mark(struct connection *c, enum connection_bit bit)
 {
@@ -64,6 +68,16 @@ INLINE bool mark(struct connection *c, enum connection_bit bit)
 }
 
 /* ---- which sockets ---- */
+
+/* NULL if it is none. */
+INLINE struct tcp_sock *tcp_sock_of(struct sock *sk)
+{
+#ifdef HAS_VIEWS
+	return sk->sk_protocol == IPPROTO_TCP ? VIEW_AS(struct tcp_sock, sk) : NULL;
+#else
+	return bpf_skc_to_tcp_sock(sk);
+#endif
+}
 
 INLINE bool carries_a_stream(struct sock *sk)
 {

@@ -5,6 +5,18 @@
 
 enum { TAIL_SIZE = 8, LOOK_EVERY = 16 };
 
+/* One a data program; tier A has the first two. */
+enum workspace_slot {
+	SLOT_SEND = 0,
+	SLOT_RECEIVE = 1,
+	SLOT_SEND_PAGE = 2,
+	SLOT_UNIX_SEND = 3,
+	SLOT_UNIX_RECEIVE = 4,
+	SLOT_UNIX_SEND_PAGE = 5,
+	SLOT_MPTCP_SEND = 6,
+	SLOT_MPTCP_RECEIVE = 7,
+};
+
 /* Loop state, kept in memory: the verifier then sees one state an iteration, not one a history. */
 struct walk {
 	volatile __u64 done;   /* bytes copied */
@@ -12,8 +24,8 @@ struct walk {
 };
 
 /*
- * Where a record is put together. One a CPU and direction: the two data programs may preempt each
- * other, but neither runs twice at once on one CPU (the kernel counts such a miss).
+ * Where a record is put together. One a CPU and data program: these may preempt each other, but none
+ * runs twice at once on one CPU (the kernel counts such a miss).
  */
 struct workspace {
 	union {
@@ -33,14 +45,14 @@ struct workspace {
 
 struct {
 	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_ARRAY);
-	MAP_ATTRIBUTE(max_entries, 2); /* set at load: two a CPU */
+	MAP_ATTRIBUTE(max_entries, WORKSPACES); /* set at load: as many a CPU */
 	MAP_TYPE(key, __u32);
 	MAP_TYPE(value, struct workspace);
 } workspaces SEC(".maps");
 
-INLINE struct workspace *workspace_get(enum direction direction)
+INLINE struct workspace *workspace_get(enum workspace_slot slot)
 {
-	__u32 key = bpf_get_smp_processor_id() * 2 + direction;
+	__u32 key = bpf_get_smp_processor_id() * WORKSPACES + slot;
 
 	return bpf_map_lookup_elem(&workspaces, &key);
 }

@@ -15,7 +15,7 @@ INLINE void count(__u32 reason, __u64 amount)
 	__u64 *slot = bpf_map_lookup_elem(&counters, &reason);
 
 	if (slot)
-		__sync_fetch_and_add(slot, amount); /* a softirq's program may interrupt us here */
+		ADD_64(slot, amount); /* a softirq's program may interrupt us here */
 }
 
 /* The data ring. A consumer on a timer drains it; crossing wake_at wakes it, once. */

@@ -13,6 +13,11 @@
 #define MAP_TYPE(name, type) typeof(type) *name
 /* Hide a value's history from the compiler, so that the bound just tested is the one verified. */
 #define OPAQUE(variable) asm volatile("" : "+r"(variable))
+/* Atomic, and understood by kernels that cannot give the value before (older than 5.12). */
+#define ADD_64(at, amount)                                                                         \
+	asm volatile("lock *(u64 *)(%0 + 0) += %1" ::"r"(at), "r"((__u64)(amount)) : "memory")
+#define ADD_32(at, amount)                                                                         \
+	asm volatile("lock *(u32 *)(%0 + 0) += %1" ::"r"(at), "r"((__u64)(amount)) : "memory")
 /* What was read from memory before is not known any more. */
 #define READ_AGAIN() asm volatile("" ::: "memory")
 
@@ -41,6 +46,7 @@ static long (*bpf_map_update_elem)(void *map, const void *key, const void *value
 static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static __u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static __u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
+static __u64 (*bpf_get_current_task)(void) = (void *)35;
 static __u64 (*bpf_get_socket_cookie)(void *context) = (void *)46;
 static void *(*bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
 static long (*bpf_probe_read_user)(void *to, __u32 size, const void *from) = (void *)112;
@@ -53,9 +59,13 @@ static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 static long (*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 
+#ifdef HAS_VIEWS
 /* A view of kernel memory by a type; the verifier makes it no call at all (kernel 6.2). */
 extern void *bpf_rdonly_cast(const void *object, __u32 type_id) SEC(".ksyms");
 #define VIEW_AS(type, object) \
 	((type *)bpf_rdonly_cast(object, __builtin_btf_type_id(*(type *)0, 1)))
+#else
+static struct tcp_sock *(*bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
+#endif
 
 #endif

@@ -60,7 +60,11 @@ struct file {
 };
 struct socket {
 	struct file *file;
+	struct sock *sk;
 };
+typedef struct {
+	__s64 counter;
+} atomic64_t;
 struct sock_common {
 	__u32 skc_daddr;
 	__u32 skc_rcv_saddr;
@@ -69,6 +73,7 @@ struct sock_common {
 	__u16 skc_family;
 	volatile unsigned char skc_state;
 	possible_net_t skc_net;
+	atomic64_t skc_cookie;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
@@ -114,6 +119,7 @@ struct thread_info {
 };
 struct task_struct {
 	struct thread_info thread_info;
+	void *stack;
 	int pid;
 	int tgid;
 	struct signal_struct *signal;

@@ -162,12 +162,11 @@ INLINE bool is_fin_read(struct sock *sk, struct tcp_sock *tcp, __u32 direction)
  */
 INLINE __u32 check_tcp_sequence(struct connection *c, struct segment *s, struct sock *sk)
 {
-	struct tcp_sock *tcp;
+	struct tcp_sock *tcp = tcp_sock_of(sk);
 	__u32 start, expected, gap, d = s->direction & 1;
 
-	if (sk->sk_protocol != IPPROTO_TCP)
+	if (!tcp)
 		return 0; /* AF_UNIX, MPTCP */
-	tcp = VIEW_AS(struct tcp_sock, sk);
 	start = (d == DIRECTION_SENT ? tcp->write_seq : tcp->copied_seq) - s->length;
 	expected = c->started[d] ? c->next_tcp_sequence[d] : first_sequence(tcp, d);
 	gap = start - expected;
@@ -252,15 +251,17 @@ COLD struct connection *admit_connection(struct sock *sk, tgid_t tgid, __u32 gen
 }
 
 /* `length` > 0 bytes passed on `sk`, in the context of the task that moved them. */
-INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, __u32 unread)
+INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, __u32 unread,
+		      enum workspace_slot slot)
 {
 	struct connection *c = connection_get(sk, 0);
-	struct workspace *w = workspace_get(direction);
+	struct workspace *w = workspace_get(slot);
 	struct shared_state *shared = shared_state();
 	struct segment_plan plan = { .length = length, .unread = unread, .direction = direction };
 	struct task_struct *task = bpf_get_current_task_btf();
-	tgid_t tgid = task->tgid;
-	tid_t tid = task->pid;
+	__u64 ids = task_ids(task);
+	tgid_t tgid = ids >> 32;
+	tid_t tid = ids;
 	struct segment *s;
 	ktime_ns now;
 

@@ -41,12 +41,27 @@ struct slot_cursor {
 
 enum { SLOT_LOST = 1 << 30 };
 
+#ifndef OTELAUTO_OLDER_H
 struct {
 	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_TASK_STORAGE);
 	MAP_ATTRIBUTE(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, int);
 	MAP_TYPE(value, struct slot_cursor);
 } slot_cursors SEC(".maps");
+
+INLINE __u32 task_status(struct task_struct *task)
+{
+	return task->thread_info.status;
+}
+
+/* tgid and tid, as bpf_get_current_pid_tgid() gives them. */
+INLINE __u64 task_ids(struct task_struct *task)
+{
+	return (__u64)task->tgid << 32 | (__u32)task->pid;
+}
+#else
+#include "slot_table.h"
+#endif
 
 /* The slot that the thread's call is at, and step on; SLOT_LOST if it is not known. */
 INLINE __u32 take_slot(struct slot_cursor *cursor, struct pt_regs *regs)
@@ -116,7 +131,7 @@ GLOBAL __u32 find_slot(struct user_bytes *to, __u64 length)
 
 INLINE bool is_call_in_progress(struct task_struct *task, struct pt_regs *regs)
 {
-	return !(task->thread_info.status & TS_COMPAT) && (__s64)regs->ax == -ENOSYS;
+	return !(task_status(task) & TS_COMPAT) && (__s64)regs->ax == -ENOSYS;
 }
 
 INLINE bool is_multi_message_call(void)
@@ -185,7 +200,7 @@ INLINE __u32 find_user_bytes(struct task_struct *task, struct user_bytes *to, __
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
 
-	if (task->thread_info.status & TS_COMPAT)
+	if (task_status(task) & TS_COMPAT)
 		return UNREAD_COMPAT_TASK;
 	if (!is_call_in_progress(task, regs))
 		return UNREAD_OTHER_CALL;

@@ -6,3 +6,5 @@ from __future__ import annotations
 import os
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
+# How much slower than a real machine this one is: deadlines are longer by that, no test else.
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "1"))

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, Final
 
 from otelauto import doctor as support
+from otelauto.capabilities import give_up_others
 from otelauto.config import Config
 from otelauto.control import Control, ask
 from otelauto.counters import Counters, Meaning
@@ -48,6 +49,7 @@ GAUGES: Final = {
     "overhead_step": "What max_overhead has made it give up: 0 nothing, 1 long heads, 2 nine of ten"
     " traces, 3 all spans, 4 everything, for a while.",
 }
+FIRST_HIGH_PORT: Final = 1024
 CLOCK_INTERVAL_S: Final = 1.0
 EXPIRE_INTERVAL_S: Final = 5.0
 KERNEL_MEMORY_INTERVAL_S: Final = 30.0  # it hardly moves, and asking for it takes a file a map
@@ -101,10 +103,16 @@ class App:
     def run(self, stop: Stop) -> None:
         """Watch and publish until ``stop``."""
         stop.wake = self.watcher.capture.wake
+        give_up_others(
+            low_port=0 < self.config.prometheus_export.port < FIRST_HIGH_PORT,
+            statistics=self.config.max_overhead.programs > 0,
+        )
         self.publisher.start()
         self.control.start()
         self.watcher.start()
         log.info("watching tier=%s targets=%d", self.watcher.capture.tier, self._target_count())
+        for refusal in self.watcher.capture.refusals:
+            log.info("no better tier: %s", refusal)
         if not self._target_count():
             log.warning("nothing matches the selection yet; waiting for it to start")
         settle()
@@ -251,6 +259,7 @@ def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
             Counters(),
             on_target=lambda tgid, service: writer.note(_note(tgid, service)),
         )
+        give_up_others()
         try:
             watcher.start()
             log.info("recording file=%s", path)

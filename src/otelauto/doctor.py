@@ -67,8 +67,10 @@ def _kernel() -> int:
         return error.exit_code
     try:
         _say(f"  ok      tier {capture.tier}")
+        for refusal in capture.refusals:
+            _say(f"          nothing better: {refusal}")
         for probe in capture.probes:
-            mark = "ok      " if probe.state == "attached" else "REFUSED "
+            mark = {"attached": "ok      ", "absent": "absent  "}.get(probe.state, "REFUSED ")
             _say(f"  {mark}{probe.name} on {probe.hook}{f': {probe.why}' if probe.why else ''}")
         _say(f"  kernel memory at rest: {capture.kernel_memory() / 2**20:.1f} MiB")
     finally:

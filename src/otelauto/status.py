@@ -28,6 +28,7 @@ def live_report(app: App) -> dict[str, Any]:
         "uptime_s": time.monotonic() - app.started,
         "kernel": platform.release(),
         "tier": capture.tier,
+        "refusals": capture.refusals,
         "probes": [asdict(probe) for probe in capture.probes],
         "programs": [asdict(cost) for cost in capture.costs()],
         "targets": [

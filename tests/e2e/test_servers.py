@@ -20,9 +20,10 @@ from tests.e2e.harness.compare import (
 )
 from tests.e2e.harness.otelauto import Otelauto, configuration
 from tests.e2e.harness.servers import Running, Server
+from tests.scale import PATIENCE
 
 pytestmark = pytest.mark.e2e
-GENEROUS_NS = 5_000_000
+GENEROUS_NS = 5_000_000 * PATIENCE
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -36,6 +36,7 @@ MAIN = "\nsys.exit(cli.main(sys.argv[1:]))\n"
 NO_HOOK = """
 real = Library.has_tracepoint
 Library.has_tracepoint = lambda self, name: name != "sock_send_length" and real(self, name)
+Library.parameters = lambda self, name: None  # nor functions that can be traced
 """
 ATTACH_REFUSED = """
 real = Library.call
@@ -91,7 +92,7 @@ def complains(ran: Ran, code: int, *words: str) -> None:
     ("difference", "words"),
     [
         (AS_NOBODY, ("not allowed", "root")),
-        (NO_HOOK, ("sock_send_length", "cannot see", "6.3")),
+        (NO_HOOK, ("sock_send_length", "cannot see", "5.10")),
         (ATTACH_REFUSED, ("refused", "cannot see")),
         (NO_OBJECT, ("sockets.bpf.o", "make bpf")),
         (NO_LIBBPF, ("libbpf", "install")),

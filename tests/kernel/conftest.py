@@ -11,15 +11,30 @@ from pathlib import Path
 import pytest
 from tests.kernel.recorder import Recorder, connected, listener
 
+from otelauto.kernel.capture import Capture, Wanted
+
 Pair = tuple[socket.socket, socket.socket]
 Connect = Callable[[str], Pair]
 
 
+@pytest.fixture(scope="session")
+def running() -> Iterator[Capture]:
+    """The real programs, loaded once for all tests that need no state of their own."""
+    with closing(Capture(Wanted())) as capture:
+        yield capture
+
+
 @pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    """The real programs, loaded; this process is watched."""
-    with closing(Recorder()) as running:
-        yield running
+def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    """The real programs; this process is watched.
+
+    An MPTCP socket ends later than its last close(), and would tell the next test of it: a test
+    with that name has programs of its own.
+    """
+    own = "mptcp" in request.node.name
+    running = None if own else request.getfixturevalue("running")
+    with closing(Recorder(running=running)) as recording:
+        yield recording
 
 
 @pytest.fixture

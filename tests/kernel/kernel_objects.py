@@ -9,10 +9,13 @@ import struct
 
 from tests.kernel.calls import LIBC
 
+from otelauto.kernel.objects import BpfObject
+
 SYS_BPF = 321
 NEXT_ID = {"program": 11, "map": 12, "link": 31}  # BPF_{PROG,MAP,LINK}_GET_NEXT_ID
 FD_BY_ID = {"program": 13, "map": 14, "link": 30}
 INFO_BY_FD = 15
+NEXT_KEY = 4
 NAME_AT = {"program": 64, "map": 24}  # in struct bpf_prog_info and bpf_map_info
 
 
@@ -33,6 +36,18 @@ def ids(kind: str) -> set[int]:
 
 def everything() -> dict[str, set[int]]:
     return {kind: ids(kind) for kind in NEXT_ID}
+
+
+def entries(bpf: BpfObject, name: str) -> int:
+    """How many entries a hash map with keys of 8 bytes has (BPF_MAP_GET_NEXT_KEY)."""
+    key = ctypes.create_string_buffer(8)
+    found, first = 0, True
+    while True:
+        at = 0 if first else ctypes.addressof(key)
+        packed = struct.pack("<IIQQ", bpf.map_fd(name), 0, at, ctypes.addressof(key))
+        if _bpf(NEXT_KEY, ctypes.create_string_buffer(packed, len(packed))):
+            return found
+        found, first = found + 1, False
 
 
 def name(kind: str, number: int) -> str:

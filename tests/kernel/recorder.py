@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -11,6 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.scale import PATIENCE
+from tests.unsupported import Unsupported
+
 from otelauto import abi
 from otelauto.abi import Direction, Opening, RecordKind, Segment, SegmentFlag
 from otelauto.kernel.capture import Capture, Wanted
@@ -18,7 +22,7 @@ from otelauto.kernel.capture import Capture, Wanted
 SO_COOKIE = 57
 IPPROTO_MPTCP = 262
 RECEIVED, SENT = Direction.DIRECTION_RECEIVED, Direction.DIRECTION_SENT
-DEADLINE = 20.0
+DEADLINE = 20.0 * PATIENCE
 
 
 @dataclass(slots=True)
@@ -54,10 +58,24 @@ class Watched:
 
 
 class Recorder:
-    """Loads the real programs and watches this very process."""
+    """Watches this very process with the real programs; loads them if it gets none that run.
 
-    def __init__(self, wanted: Wanted | None = None, watch_self: bool = True) -> None:
-        self.capture = Capture(wanted or Wanted())
+    Of running ones it sees what happens from now on: records that wait are thrown away, counters
+    begin at 0.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted | None = None,
+        watch_self: bool = True,
+        running: Capture | None = None,
+    ) -> None:
+        self._owned = running is None
+        self.capture = running or Capture(wanted or Wanted())
+        if running:
+            running.drain_records(lambda _: None)
+            running.drain_events()
+        self._before = self.capture.counters()
         self.connections: dict[int, Watched] = {}
         self.events: list[abi.ProcessEvent] = []
         self.delivered = 0
@@ -109,7 +127,9 @@ class Recorder:
             self.capture.wait(0.02)
 
     def counters(self) -> dict[str, int]:
-        return self.capture.counters()
+        """By how much each counter grew since the beginning."""
+        totals = self.capture.counters()
+        return {name: total - self._before[name] for name, total in totals.items()}
 
     @contextmanager
     def counting(self) -> Iterator[dict[str, int]]:
@@ -121,7 +141,10 @@ class Recorder:
         grown.update({k: v - before[k] for k, v in after.items() if v != before[k]})
 
     def close(self) -> None:
-        self.capture.close()
+        if self._owned:
+            self.capture.close()
+        else:
+            self.capture.unwatch(os.getpid())
 
 
 def cookie_of(sock: socket.socket) -> int:
@@ -151,6 +174,17 @@ def copy_everything(recorder: Recorder, *sockets: socket.socket) -> None:
 KINDS = ("tcp4", "tcp6", "mapped", "mptcp", "unix")
 
 
+def inet_socket(kind: str) -> socket.socket:
+    """A fresh IPv4 socket; raises Unsupported where the kernel is built without MPTCP."""
+    try:
+        protocol = IPPROTO_MPTCP if kind == "mptcp" else 0
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+    except OSError as error:
+        if kind == "mptcp" and error.errno == errno.EPROTONOSUPPORT:
+            raise Unsupported("this kernel has no MPTCP") from error
+        raise
+
+
 def listener(kind: str, path: str = "") -> socket.socket:
     """A listening stream socket of one of KINDS; ``path`` is for unix."""
     if kind == "unix":
@@ -161,8 +195,7 @@ def listener(kind: str, path: str = "") -> socket.socket:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, kind == "tcp6")
         server.bind(("::1" if kind == "tcp6" else "::", 0))
     else:
-        protocol = IPPROTO_MPTCP if kind == "mptcp" else 0
-        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+        server = inet_socket(kind)
         server.bind(("127.0.0.1", 0))
     server.listen(64)
     return server
@@ -178,10 +211,10 @@ def connected(kind: str, server: socket.socket) -> tuple[socket.socket, socket.s
         host = "::1" if kind == "tcp6" else "::ffff:127.0.0.1"
         client.connect((host, server.getsockname()[1]))
     else:
-        protocol = IPPROTO_MPTCP if kind == "mptcp" else 0
-        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+        client = inet_socket(kind)
         client.connect(server.getsockname())
     accepted, _ = server.accept()
     for end in (client, accepted):
         end.settimeout(DEADLINE)
+        cookie_of(end)  # on kernels where BPF cannot give it one, it has it before the first byte
     return client, accepted

@@ -23,6 +23,7 @@ from otelauto.kernel import contract, objects
 from otelauto.kernel.btf import KIND_STRUCT, Btf, BtfError
 from otelauto.kernel.objects import OBJECTS, BpfObject
 from otelauto.kernel.ring import Ring
+from otelauto.kernel.tiers import TIERS
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
@@ -58,7 +59,10 @@ def test_objects_are_reproducible_and_fresh(builder: ModuleType, tmp_path: Path)
         copy = tmp_path / place / "checkout"
         shutil.copytree(ROOT / "bpf", copy, ignore=shutil.ignore_patterns("__pycache__"))
         built = builder.build(tmp_path / place / "out", headers=copy)
-        assert sorted(path.name for path in built) == ["procs.bpf.o", "sockets.bpf.o"]
+        assert {path.name for path in built} == {
+            "procs.bpf.o",
+            *(f"{t.object}.bpf.o" for t in TIERS),
+        }
         hashes.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in built})
     assert hashes[0] == hashes[1]
     installed = {

@@ -14,23 +14,21 @@ from typing import Any
 
 import pytest
 from tests.kernel.conftest import Connect
-from tests.kernel.kernel_objects import ids, name
+from tests.kernel.kernel_objects import entries, ids, name
 from tests.kernel.recorder import DEADLINE, Recorder
+from tests.kernel.tier import ABSENT, HAS_TABLES, HOOKS, PROGRAMS, TIER
 
 from otelauto.errors import KernelError
 from otelauto.kernel import capture, libbpf
 from otelauto.kernel.btf import KIND_STRUCT, Btf
-from otelauto.kernel.capture import NEEDED, Capture, Wanted
+from otelauto.kernel.capture import Capture, Wanted
 from otelauto.kernel.contract import section
 from otelauto.kernel.libbpf import Library, library
-from otelauto.kernel.objects import OBJECTS
+from otelauto.kernel.objects import OBJECTS, BpfObject
+from otelauto.kernel.tiers import Tier
 
 pytestmark = pytest.mark.kernel
 
-PROGRAMS = (
-    "sock_send", "sock_recv", "sock_state", "sock_gone",
-    "process_exec", "process_fork", "process_exit", "process_listen",
-)  # fmt: skip
 SOURCES = Path(__file__).parents[2] / "src"
 
 
@@ -134,7 +132,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, refused: str, error: type[OSError], 
     monkeypatch.setattr(Library, "call", call)
 
 
-@pytest.mark.parametrize("program", [name for name in PROGRAMS if name not in NEEDED])
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name not in TIER.needed])
 @pytest.mark.parametrize(("error", "code"), [(PermissionError, 1), (FileNotFoundError, 2)])
 def test_one_refused_program_leaves_the_others(
     monkeypatch: pytest.MonkeyPatch, program: str, error: type[OSError], code: int
@@ -144,20 +142,22 @@ def test_one_refused_program_leaves_the_others(
         states = {probe.name: probe.state for probe in running.probes}
         (why,) = [probe.why for probe in running.probes if probe.name == program]
     assert states.pop(program) == "refused"
+    assert {states.pop(absent) for absent in ABSENT} <= {"absent"}
     assert set(states.values()) == {"attached"}
     assert len(states) == len(PROGRAMS) - 1
     assert why == f"{os.strerror(code)} (errno {code})"
 
 
-@pytest.mark.parametrize("program", NEEDED)
+@pytest.mark.parametrize("program", TIER.needed)
 def test_a_needed_program_that_is_refused_is_an_error(
     monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
     before = ids("link")
+    monkeypatch.setattr(capture, "TIERS", (TIER,))
     refuse(monkeypatch, program, PermissionError, 1)
     with pytest.raises(KernelError, match=r"cannot see socket traffic: .* is refused") as refusal:
         Capture(Wanted())
-    assert "Linux 6.3" in refusal.value.remedy
+    assert "Linux 5.10" in refusal.value.remedy
     assert refusal.value.exit_code == 3
     mine = [_id(int(fd), "link_id") for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208
     assert not {link for link in mine if link} - before, "what was attached stayed attached"
@@ -165,28 +165,67 @@ def test_a_needed_program_that_is_refused_is_an_error(
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_hook_that_the_kernel_lacks(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    hooks = {
-        "sock_send": "sock_send_length",
-        "sock_recv": "sock_recv_length",
-        "sock_gone": "tcp_destroy_sock",
-        "sock_state": "inet_sock_set_state",
-        "process_listen": "inet_sock_set_state",
-        "process_exec": "sched_process_exec",
-        "process_fork": "sched_process_fork",
-        "process_exit": "sched_process_exit",
-    }
-    real = Library.has_tracepoint
+    real = BpfObject.is_there
+    monkeypatch.setattr(capture, "TIERS", (TIER,))
     monkeypatch.setattr(
-        Library, "has_tracepoint", lambda self, hook: hook != hooks[program] and real(self, hook)
+        BpfObject,
+        "is_there",
+        lambda self, one: self.hook(one) != HOOKS[program] and real(self, one),
     )
-    if program in NEEDED:
+    if program in TIER.needed:
         with pytest.raises(KernelError, match="is absent"):
             Capture(Wanted())
         return
     with closing(Capture(Wanted())) as running:
         absent = {probe.name for probe in running.probes if probe.state == "absent"}
-        assert absent == {name for name, hook in hooks.items() if hook == hooks[program]}
-        assert all(cost.verified_instructions for cost in running.costs())
+        lacking = {name for name, hook in HOOKS.items() if hook == HOOKS[program]}
+        assert absent == ABSENT | lacking
+        assert len(running.costs()) == len(PROGRAMS) - len(lacking)
+
+
+def test_the_next_tier_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the best one lacks is said, and the next one works; nothing of the first is left."""
+    best = Tier("best", TIER.object, (*TIER.needed, "sock_state"), TIER.constants)
+    real: Callable[..., Any] = Library.call
+    refused: list[str] = []
+
+    def call(self: Library, function: str, *arguments: Any) -> Any:
+        if function == "bpf_program__attach":
+            program = real(self, "bpf_program__name", arguments[0]).decode()
+            if program == "sock_state" and not refused:
+                refused.append(program)
+                raise PermissionError(1, "not this time")
+        return real(self, function, *arguments)
+
+    monkeypatch.setattr(capture, "TIERS", (best, TIER))
+    monkeypatch.setattr(Library, "call", call)
+    with closing(Capture(Wanted())) as running:
+        assert running.tier == TIER.name
+        (why,) = running.refusals
+        assert "inet_sock_set_state is refused" in why
+        assert len(ours(running)["link"]) == len(PROGRAMS)
+
+
+def test_a_rejected_program_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verifier's no costs what the program would have seen, not the rest of its object."""
+    real: Callable[..., Any] = Library.call
+    loads: list[str] = []
+
+    def call(self: Library, function: str, *arguments: Any) -> Any:
+        if function == "bpf_object__load":
+            loads.append(function)
+            if len(loads) == 1:
+                self.log[:] = ["R1 invalid", "libbpf: prog 'sock_gone': failed to load: -13"]
+                raise PermissionError(13, "Permission denied")
+        return real(self, function, *arguments)
+
+    monkeypatch.setattr(capture, "TIERS", (TIER,))
+    monkeypatch.setattr(Library, "call", call)
+    with closing(Capture(Wanted())) as running:
+        states = {probe.name: probe.state for probe in running.probes}
+        assert states["sock_gone"] == "refused"
+        assert {states[name] for name in PROGRAMS if name != "sock_gone"} == {"attached"}
+        assert len(loads) == 3  # both objects, one of them twice
 
 
 def test_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +329,8 @@ def test_state_of_a_connection_is_small() -> None:
 
 def test_memory_of_the_maps(recorder: Recorder) -> None:
     memory = recorder.capture.kernel_memory()
-    assert 4 << 20 < memory <= 16 << 20
+    ring = recorder.capture._sockets.map_memory()["records"]  # some kernels do not account it
+    assert (4 << 20 if ring else 0) < memory <= 16 << 20
 
 
 def test_state_goes_with_the_socket(recorder: Recorder, connect: Connect) -> None:
@@ -306,6 +346,14 @@ def test_state_goes_with_the_socket(recorder: Recorder, connect: Connect) -> Non
     assert socket_state[0] == socket_state[1]
     assert recorder.counters()["DROP_STATE_REFUSED"] == 0
     connections = recorder.capture._sockets.map_fd("connections")
+    if HAS_TABLES:
+        left = recorder.capture._sockets
+        recorder.wait_for(lambda: entries(left, "connections") == 0, "every entry is removed")
+        client, server = connect("tcp4")
+        client.send(b"x")
+        server.recv(1)
+        assert entries(left, "connections") == 2
+        return
     assert not storage_of_open_sockets(connections)
     client, server = connect("tcp4")
     client.send(b"x")

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import mmap
 import os
 import select
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +19,18 @@ from typing import Final
 from otelauto import abi
 from otelauto.errors import KernelError
 from otelauto.kernel.libbpf import library
-from otelauto.kernel.objects import BpfObject, Probe, ProgramCost
+from otelauto.kernel.objects import BpfObject, Probe, ProgramCost, RejectedError
 from otelauto.kernel.ring import Ring
+from otelauto.kernel.tiers import TIERS, Tier
+
+log = logging.getLogger("otelauto.kernel")
 
 DATA_RING: Final = 4 << 20
 EVENT_RING: Final = 256 << 10
 WAKE_AT: Final = DATA_RING // 4  # crossing it wakes the consumer: room for what comes meanwhile
 SHARED_MAPS: Final = ("targets", "counters", "records", "events", "shared")
-NEEDED: Final = ("sock_send", "sock_recv")
+# Of all tiers, the programs that see ends of connections and copy nothing.
+ENDINGS: Final = frozenset({"sock_state", "sock_gone", "inet_freed", "unix_freed"})
 TGID: Final = struct.Struct("<I")
 SHARED: Final = struct.Struct("<III")
 GENERATION_AT, WAKE_PENDING_AT, SLEEPING_AT = 0, 4, 8
@@ -59,7 +64,9 @@ class _Words:
 
 
 class Capture:
-    """Tier A, loaded and attached. Nothing is pinned: the kernel removes it all with this process.
+    """The best tier that this kernel allows, loaded and attached.
+
+    Nothing is pinned: the kernel removes it all with this process.
 
     Raises KernelError from the constructor when the kernel cannot serve; a tool that can see
     nothing does not stay up.
@@ -73,13 +80,10 @@ class Capture:
             )
         self._cpus = library().call("libbpf_num_possible_cpus")
         with ExitStack() as undo:
-            self._sockets = BpfObject("sockets")
-            undo.callback(self._sockets.close)
-            self._processes = BpfObject("procs")
+            self._start(wanted)
             undo.callback(self._processes.close)
-            self.probes = self._load(wanted)
+            undo.callback(self._sockets.close)
             undo.pop_all()
-        self.tier = "A (socket tracepoints)"
         self._records = Ring(self._sockets.map_fd("records"), DATA_RING)
         self._events = Ring(self._sockets.map_fd("events"), EVENT_RING)
         memory = mmap.mmap(self._sockets.map_fd("shared"), mmap.PAGESIZE)
@@ -92,28 +96,60 @@ class Capture:
             self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
         self.largest_backlog = 0
 
-    def _load(self, wanted: Wanted) -> list[Probe]:
+    def _start(self, wanted: Wanted) -> None:
+        """Try the tiers, best first; raises KernelError when none can be had."""
+        errors: list[KernelError] = []
+        for tier in TIERS:
+            try:
+                self._try(tier, wanted)
+            except KernelError as error:
+                log.debug("tier %s: %s", tier.name, error.message)
+                errors.append(error)
+            else:
+                self.tier = tier.name
+                self.refusals = [error.message for error in errors]
+                return
+        raise errors[0]
+
+    def _try(self, tier: Tier, wanted: Wanted) -> None:
+        """Load and attach one tier, without the programs that the kernel rejects."""
+        rejected: dict[str, str] = {}
+        while True:
+            with ExitStack() as undo:
+                self._sockets = BpfObject(tier.object)
+                undo.callback(self._sockets.close)
+                self._processes = BpfObject("procs")
+                undo.callback(self._processes.close)
+                try:
+                    self.probes = self._load(tier, wanted, rejected)
+                except RejectedError as error:
+                    if error.program in tier.needed or error.program in rejected:
+                        raise
+                    rejected[error.program] = error.message
+                    continue
+                undo.pop_all()
+                return
+
+    def _load(self, tier: Tier, wanted: Wanted, rejected: Mapping[str, str]) -> list[Probe]:
         sockets, processes = self._sockets, self._processes
-        sockets.set_constants(system_wide=int(wanted.system_wide), wake_at=WAKE_AT)
+        tier.check(sockets)
+        sockets.set_constants(
+            system_wide=int(wanted.system_wide), wake_at=WAKE_AT, **tier.constants()
+        )
         processes.set_constants(
             system_wide=int(wanted.system_wide), report_all_execs=int(wanted.report_all_execs)
         )
-        sockets.resize_map("workspaces", 2 * self._cpus)
-        probes = sockets.load()
+        sockets.multiply_map("workspaces", self._cpus)
+        probes = sockets.load(rejected)
         for name in SHARED_MAPS:
             processes.share_map(name, sockets)
-        probes += processes.load()
+        probes += processes.load(rejected)
         for tgid in wanted.excluded:
             self.exclude(tgid)
         for low, high in wanted.listen_ports:
             self._want_ports(low, high)
         probes += sockets.attach() + processes.attach()
-        for probe in probes:
-            if probe.name in NEEDED and probe.state != "attached":
-                raise KernelError(
-                    f"cannot see socket traffic: {probe.hook} is {probe.state} ({probe.why})",
-                    "otelauto needs Linux 6.3 or newer with BPF tracing allowed",
-                )
+        tier.check_attached(probes)
         return probes
 
     def _want_ports(self, low: int, high: int) -> None:
@@ -244,7 +280,7 @@ class Capture:
 
     def pause(self) -> None:
         """Cost the services nothing: leave the hooks of their bytes. Endings are still seen."""
-        self._sockets.detach(*NEEDED)
+        self._sockets.detach(*(name for name in self._sockets.programs if name not in ENDINGS))
 
     def resume(self) -> bool:
         """See bytes again; what passed meanwhile was not seen. False if a hook is refused now."""

@@ -7,14 +7,14 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Final
 
 from otelauto.errors import KernelError
+from otelauto.kernel.btf import KIND_FUNC, KIND_TYPEDEF, TYPE
 
 Pointer = ctypes.c_void_p
 
-BPF_TRACE_RAW_TP: Final = 23
 BPF_ANY: Final = 0
 LOG_LINES: Final = 400
 LOG_BYTES: Final = 1 << 17  # a verifier log arrives as one text
@@ -25,6 +25,12 @@ SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_object__load": (ctypes.c_int, (Pointer,)),
     "bpf_object__close": (None, (Pointer,)),
     "bpf_object__btf": (Pointer, (Pointer,)),
+    "btf__load_vmlinux_btf": (Pointer, ()),
+    "btf__find_by_name_kind": (
+        ctypes.c_int,
+        (Pointer, ctypes.c_char_p, ctypes.c_uint32),
+    ),
+    "btf__type_by_id": (Pointer, (Pointer, ctypes.c_uint32)),
     "btf__raw_data": (Pointer, (Pointer, ctypes.POINTER(ctypes.c_uint32))),
     "bpf_object__next_program": (Pointer, (Pointer, Pointer)),
     "bpf_object__next_map": (Pointer, (Pointer, Pointer)),
@@ -38,6 +44,7 @@ SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_map__fd": (ctypes.c_int, (Pointer,)),
     "bpf_map__reuse_fd": (ctypes.c_int, (Pointer, ctypes.c_int)),
     "bpf_map__set_max_entries": (ctypes.c_int, (Pointer, ctypes.c_uint32)),
+    "bpf_map__max_entries": (ctypes.c_uint32, (Pointer,)),
     "bpf_map__initial_value": (Pointer, (Pointer, ctypes.POINTER(ctypes.c_size_t))),
     "bpf_map_update_elem": (
         ctypes.c_int,
@@ -51,7 +58,6 @@ SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "bpf_prog_test_run_opts": (ctypes.c_int, (ctypes.c_int, Pointer)),
     "bpf_enable_stats": (ctypes.c_int, (ctypes.c_int,)),
-    "libbpf_find_vmlinux_btf_id": (ctypes.c_int, (ctypes.c_char_p, ctypes.c_int)),
     "libbpf_num_possible_cpus": (ctypes.c_int, ()),
     "libbpf_set_print": (Pointer, (Pointer,)),
 }
@@ -102,10 +108,36 @@ class Library:
         while item := getattr(self._lib, name)(parent, item):
             yield item
 
+    @cached_property
+    def _kernel_types(self) -> Any:
+        return self.call("btf__load_vmlinux_btf")
+
+    def _kernel_type(self, name: str, kind: int) -> int:
+        """The number of a type of the running kernel; negative if it has none."""
+        types = self._kernel_types
+        number: int = self._lib.btf__find_by_name_kind(types, name.encode(), kind)
+        return number
+
     def has_tracepoint(self, name: str) -> bool:
         """Whether the running kernel's BTF has the raw tracepoint ``name``."""
-        found = self._lib.libbpf_find_vmlinux_btf_id(name.encode(), BPF_TRACE_RAW_TP)
-        return bool(found > 0)
+        return self._kernel_type(f"btf_trace_{name}", KIND_TYPEDEF) > 0
+
+    def parameters(self, function: str) -> int | None:
+        """How many parameters the running kernel's ``function`` has; None if there is none.
+
+        A function's type names its prototype, whose info word holds the count
+        (Documentation/bpf/btf.rst).
+        """
+        number = self._kernel_type(function, KIND_FUNC)
+        if number <= 0:
+            return None
+        prototype = self._type_words(number)[2]
+        return self._type_words(prototype)[1] & 0xFFFF
+
+    def _type_words(self, number: int) -> tuple[int, ...]:
+        """name_off, info, and size or type of struct btf_type."""
+        at = self.call("btf__type_by_id", self._kernel_types, number)
+        return TYPE.unpack(ctypes.string_at(at, TYPE.size))
 
 
 @cache

@@ -8,7 +8,9 @@ import errno
 import logging
 import os
 import platform
+import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,7 @@ from otelauto.kernel.libbpf import BPF_ANY, library
 log = logging.getLogger("otelauto.kernel")
 
 OBJECTS: Final = Path(__file__).parent / "objects"
+FAILED: Final = re.compile(r"^libbpf: prog '(\w+)': failed to load")
 
 # Offsets in struct bpf_prog_info (include/uapi/linux/bpf.h).
 PROG_INFO_SIZE: Final = 232
@@ -37,6 +40,14 @@ class Probe:
     hook: str
     state: str
     why: str = ""
+
+
+class RejectedError(KernelError):
+    """The kernel does not load an object because of one of its programs, ``program``."""
+
+    def __init__(self, program: str, message: str, remedy: str) -> None:
+        super().__init__(message, remedy)
+        self.program = program
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +86,17 @@ class BpfObject:
         self._links: dict[str, int] = {}
 
     def hook(self, program: str) -> str:
-        """The tracepoint of a program, by its section name."""
+        """The tracepoint or kernel function of a program, by its section name."""
         section: bytes = self._lib.call("bpf_program__section_name", self.programs[program])
         return section.decode().partition("/")[2]
+
+    def is_there(self, program: str) -> bool:
+        """Whether this kernel has the program's hook."""
+        section: bytes = self._lib.call("bpf_program__section_name", self.programs[program])
+        kind, _, hook = section.decode().partition("/")
+        if kind == "tp_btf":
+            return self._lib.has_tracepoint(hook)
+        return self._lib.parameters(hook) is not None
 
     def set_constants(self, **values: int) -> None:
         """Set 32- or 64-bit ``const volatile`` knobs by name; before :meth:`load`."""
@@ -100,23 +119,29 @@ class BpfObject:
         """Use another loaded object's map instead of one of our own."""
         self._lib.call("bpf_map__reuse_fd", self._maps[name], owner.map_fd(name))
 
-    def resize_map(self, name: str, entries: int) -> None:
-        """Set ``max_entries``; before :meth:`load`."""
-        self._lib.call("bpf_map__set_max_entries", self._maps[name], entries)
+    def multiply_map(self, name: str, factor: int) -> None:
+        """Give a map ``factor`` times the entries it was declared with; before :meth:`load`."""
+        entries: int = self._lib.call("bpf_map__max_entries", self._maps[name])
+        self._lib.call("bpf_map__set_max_entries", self._maps[name], entries * factor)
 
-    def load(self) -> list[Probe]:
+    def load(self, rejected: Mapping[str, str] | None = None) -> list[Probe]:
         """Load all programs whose hook this kernel has; returns the probes of the others.
 
-        Raises KernelError if the kernel does not take them.
+        ``rejected`` are programs to leave out, and why. Raises RejectedError if the kernel does not
+        take a program, KernelError if it takes none.
         """
         probes = []
+        rejected = rejected or {}
         for name in list(self.programs):
             hook = self.hook(name)
-            if not self._lib.has_tracepoint(hook):
-                self._lib.call("bpf_program__set_autoload", self.programs.pop(name), False)
-                probes.append(
-                    Probe(name, hook, "absent", f"Linux {platform.release()} has no {hook}")
-                )
+            if name in rejected:
+                probes.append(Probe(name, hook, "refused", rejected[name]))
+            elif not self.is_there(name):
+                why = f"Linux {platform.release()} has no {hook}"
+                probes.append(Probe(name, hook, "absent", why))
+            else:
+                continue
+            self._lib.call("bpf_program__set_autoload", self.programs.pop(name), False)
         del self._lib.log[:]
         try:
             self._lib.call("bpf_object__load", self._object)
@@ -148,10 +173,12 @@ class BpfObject:
             line for line in self._lib.log if line and not line.startswith(("libbpf:", "--"))
         ]
         last = telling[-1] if telling else error.strerror
-        return KernelError(
-            f"the kernel does not accept {self.name}.bpf.o: {last}",
-            "run with --debug for the verifier's log, and report it",
-        )
+        message = f"the kernel does not accept {self.name}.bpf.o: {last}"
+        remedy = "run with --debug for the verifier's log, and report it"
+        failed = [match[1] for line in self._lib.log if (match := FAILED.search(line))]
+        if failed:
+            return RejectedError(failed[-1], message, remedy)
+        return KernelError(message, remedy)
 
     def _attach(self, name: str, program: int) -> Probe:
         hook = self.hook(name)

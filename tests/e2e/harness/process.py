@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.scale import PATIENCE
+
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
     """Returns as soon as ``condition()`` holds; AssertionError naming ``what`` at the deadline."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what}")
@@ -45,7 +47,7 @@ class Process:
     SIGKILL to what is left of the group after ``patience`` seconds, and returns the exit code.
     """
 
-    patience = 10.0
+    patience = 10.0 * PATIENCE
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.e2e.harness.otelauto import PROGRAM, Otelauto, Span
 from tests.e2e.harness.process import free_port, wait_until
+from tests.scale import PATIENCE
 
 from otelauto.control import ask
 
@@ -33,7 +34,7 @@ def run(*words: str | Path, seconds: float = 30.0, **options: Any) -> Ran:
     """``otelauto`` with these words, to its end; ``options`` are those of ``subprocess.run``."""
     command = [str(word) for word in (PROGRAM, *words)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=seconds, check=False, **options
+        command, capture_output=True, text=True, timeout=seconds * PATIENCE, check=False, **options
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 
@@ -77,7 +78,7 @@ class Rig(Otelauto):
     def page(self) -> str:
         """Its Prometheus page."""
         url = f"http://127.0.0.1:{self.prometheus}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=10 * PATIENCE) as answer:
             text: str = answer.read().decode()
         return text
 

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this kernel allows, found once by loading it: the tier, its programs and their hooks."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from otelauto.kernel.capture import Capture, Wanted
+from otelauto.kernel.tiers import TIERS
+
+with closing(Capture(Wanted())) as _capture:
+    TIER = next(tier for tier in TIERS if tier.name == _capture.tier)
+    HOOKS = {probe.name: probe.hook for probe in _capture.probes if probe.state == "attached"}
+    ABSENT = {probe.name for probe in _capture.probes if probe.state == "absent"}
+PROGRAMS = tuple(sorted(HOOKS))
+# Socket state is in tables of ours: sockets have no storage for tracing programs here.
+HAS_TABLES = TIER.object == "functions_older"
