@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from otelauto.abi import AbiLimit, CaptureMode
 from otelauto.flows.vocabulary import Address, Family, Verdict
+from otelauto.hot.lane import Tally
 
 LEARN_EXCHANGES = 8  # in a row, before less is copied
 RELEARN_MAX = 4096
@@ -41,6 +42,7 @@ class Endpoint:
     want_request: int = WANT_REQUEST
     want_response_max: int = WANT_RESPONSE_MAX
     verdict: Verdict | None = None
+    tally: Tally | None = None  # of its connections in the fast lane
 
 
 def key_of(netns: int, local: Address, peer: Address, serves: bool) -> Key | None:
@@ -90,16 +92,26 @@ class Endpoints:
         if pipelined:
             self._unlearn(endpoint)
             return
-        endpoint.plain += 1
         response = 2 * heads[1] if cut[1] else heads[1]
         grown = response > endpoint.largest_response
-        if grown:
-            endpoint.largest_response = response
         if cut[1] and endpoint.want_response_max < AbiLimit.CAPTURE_MAX:
             endpoint.want_response_max = int(AbiLimit.CAPTURE_MAX)
             grown = True
         if cut[0] and endpoint.want_request < AbiLimit.CAPTURE_MAX:
             endpoint.want_request = int(AbiLimit.CAPTURE_MAX)
+            grown = True
+        self.learn_plain(endpoint, 1, response, grown)
+
+    def learn_plain(
+        self, endpoint: Endpoint, exchanges: int, response: int, grown: bool = False
+    ) -> None:
+        """Take in whole exchanges one after another; ``response`` is the largest response head.
+
+        ``grown``: there is another reason to want more than before.
+        """
+        endpoint.plain += exchanges
+        if response > endpoint.largest_response:
+            endpoint.largest_response = response
             grown = True
         if endpoint.verdict is None or endpoint.verdict.want == GENEROUS.want:
             if endpoint.plain >= endpoint.needed:

@@ -7,7 +7,7 @@ import errno
 import mmap
 import select
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from otelauto import abi
 from otelauto.errors import KernelError
 from otelauto.kernel.libbpf import library
 from otelauto.kernel.objects import BpfObject, Probe, ProgramCost
-from otelauto.kernel.ring import Ring
+from otelauto.kernel.ring import Ring, Take
 
 DATA_RING: Final = 4 << 20
 EVENT_RING: Final = 256 << 10
@@ -173,7 +173,7 @@ class Capture:
         """Sleep, but wake early for a process event or a data ring that fills."""
         self._poll.poll(seconds)
 
-    def drain_records(self, take: Callable[[memoryview], None]) -> int:
+    def drain_records(self, take: Take) -> int:
         """Hand over the records that wait; returns how many. Views are valid in ``take`` only."""
         self.largest_backlog = max(self.largest_backlog, self._records.waiting)
         taken = self._records.drain(take)
