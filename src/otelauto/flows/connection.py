@@ -188,10 +188,11 @@ class Connection:
         endpoint = self._endpoint
         if endpoint is None:
             return
+        tally = endpoint.tally
+        if tally is None:
+            tally = endpoint.tally = Tally(endpoint)
         if self._has_own_verdict(endpoint):
-            tally = Tally(endpoint, self)
-        else:
-            tally = endpoint.tally = endpoint.tally or Tally(endpoint)
+            tally.followers.add(self)
         lane.adopt(
             self.cookie,
             self.sequence,
@@ -212,6 +213,9 @@ class Connection:
         soon, and each time less so.
         """
         self.sequence, self.last_ns = sequence, last_ns
+        if self._endpoint is not None and self._endpoint.tally is not None:
+            self._hub.endpoints.fold(self._endpoint.tally)
+            self._endpoint.tally.followers.discard(self)
         for stream, offset in zip(self.streams, offsets, strict=True):
             stream.restart(offset)
         if usual:

@@ -89,6 +89,8 @@ class Endpoints:
         self, endpoint: Endpoint, heads: tuple[int, int], cut: tuple[bool, bool], pipelined: bool
     ) -> None:
         """Take in one whole exchange: head sizes of request and response, and which were cut."""
+        if endpoint.tally is not None:
+            self.fold(endpoint.tally)
         if pipelined:
             self._unlearn(endpoint)
             return
@@ -100,12 +102,20 @@ class Endpoints:
         if cut[0] and endpoint.want_request < AbiLimit.CAPTURE_MAX:
             endpoint.want_request = int(AbiLimit.CAPTURE_MAX)
             grown = True
-        self.learn_plain(endpoint, 1, response, grown)
+        self._learn_plain(endpoint, 1, response, grown)
 
-    def learn_plain(
-        self, endpoint: Endpoint, exchanges: int, response: int, grown: bool = False
+    def fold(self, tally: Tally) -> None:
+        """Take in what connections in the fast lane have shown."""
+        exchanges, response = tally.take()
+        if exchanges:
+            self._learn_plain(tally.endpoint, exchanges, response, False)
+            for connection in tally.followers:
+                connection.pass_on(tally.endpoint)
+
+    def _learn_plain(
+        self, endpoint: Endpoint, exchanges: int, response: int, grown: bool
     ) -> None:
-        """Take in whole exchanges one after another; ``response`` is the largest response head.
+        """``exchanges`` one after another; ``response`` is the size of the largest response head.
 
         ``grown``: there is another reason to want more than before.
         """

@@ -170,10 +170,7 @@ class Flows:
         self._delivered += lane.exchanges - self._in_lane
         self._in_lane = lane.exchanges
         for tally in lane.take_tallies():
-            exchanges, largest = tally.take()
-            self._endpoints.learn_plain(tally.endpoint, exchanges, largest)
-            if tally.connection is not None:
-                tally.connection.pass_on(tally.endpoint)
+            self._endpoints.fold(tally)
         for cookie in lane.stalled(now_ns - UNIX_STALLED_NS):
             lane.take_out(cookie)
 

@@ -11,13 +11,15 @@ from otelauto.hot.spans import Writer
 from otelauto.spans.span import Service
 
 class Tally:
-    """What connections of an endpoint have shown since it was last looked at."""
+    """What the lane's connections of an endpoint have shown since it was last looked at.
+
+    ``followers`` are those that have to be told of the endpoint's verdict one by one.
+    """
 
     endpoint: Endpoint
-    connection: Connection | None
+    followers: set[Connection]
 
-    def __init__(self, endpoint: Endpoint, connection: Connection | None = None) -> None:
-        """``connection`` is given where it is the only one of this tally."""
+    def __init__(self, endpoint: Endpoint) -> None: ...
 
     def take(self) -> tuple[int, int]:
         """Whole exchanges since the last call, and the largest response head ever, in bytes."""

@@ -34,7 +34,7 @@ from otelauto.hot.spans cimport Batch, Variable, Writer
 
 cdef enum:
     PLAIN_FLAGS = FLAG_TURN_START | FLAG_TAIL | FLAG_UNREAD | FLAG_TRUNCATED
-    RECORDS_MAX = 2 * (CAPTURE_MAX + 72)  # bytes kept of one exchange
+    RECORDS_MAX = 2 * (CAPTURE_MAX + 64)  # bytes kept of one exchange
     CHUNK_DIGITS_MAX = 15  # as in http1_body.py
     CLIENT = 1  # bits of a key
     VERSION_1_0 = 2
@@ -46,13 +46,13 @@ cdef class Tally:
     """What connections of an endpoint have shown since it was last looked at."""
 
     cdef readonly object endpoint
-    cdef readonly object connection  # the only one of this tally, or None
+    cdef readonly set followers
     cdef int64_t exchanges
     cdef int64_t largest_response
 
-    def __init__(self, endpoint, connection=None):
+    def __init__(self, endpoint):
         self.endpoint = endpoint
-        self.connection = connection
+        self.followers = set()
 
     def take(self):
         found = self.exchanges, self.largest_response
@@ -383,7 +383,7 @@ cdef class Lane(Sink):
 
     # ---- connections ----
 
-    def adopt(self, uint64_t cookie, uint32_t sequence, uint64_t received, uint64_t sent,
+    def adopt(self, uint64_t cookie, uint64_t sequence, uint64_t received, uint64_t sent,
               uint8_t asks, uint32_t tgid, uint64_t last_ns, bint af_unix, Tally tally, bytes peer):
         cdef Connection* c
         if self.table.count >= self.most:
@@ -391,7 +391,8 @@ cdef class Lane(Sink):
         c = <Connection*> calloc(1, sizeof(Connection))
         if c == NULL:
             raise MemoryError
-        c.cookie, c.sequence, c.asks, c.tgid = cookie, sequence, asks, tgid
+        c.cookie, c.asks, c.tgid = cookie, asks, tgid
+        c.sequence = <uint32_t> sequence  # modulo 2**32
         c.offset[0], c.offset[1] = received, sent
         c.last_ns, c.af_unix = last_ns, af_unix
         c.generation = self.seen - 1
