@@ -156,7 +156,9 @@ class Traffic:
             digits = choice.choice((b"%x", b"%X", b"00%x")) % size
             text += digits + extension + b"\r\n" + body[:size] + b"\r\n"
             body = body[size:]
-        return text + (b"0\r\n\r\n" if usual else choice.choice((b"0\r\n\r\n", b"0\r\nT: 1\r\n\r\n")))
+        return text + (
+            b"0\r\n\r\n" if usual else choice.choice((b"0\r\n\r\n", b"0\r\nT: 1\r\n\r\n"))
+        )
 
     def _text(self, line: bytes, fields: list[bytes], usual: bool) -> bytes:
         text = b"\r\n".join([line, *fields, b"", b""])

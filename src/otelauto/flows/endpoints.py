@@ -112,9 +112,7 @@ class Endpoints:
             for connection in tally.followers:
                 connection.pass_on(tally.endpoint)
 
-    def _learn_plain(
-        self, endpoint: Endpoint, exchanges: int, response: int, grown: bool
-    ) -> None:
+    def _learn_plain(self, endpoint: Endpoint, exchanges: int, response: int, grown: bool) -> None:
         """``exchanges`` one after another; ``response`` is the size of the largest response head.
 
         ``grown``: there is another reason to want more than before.

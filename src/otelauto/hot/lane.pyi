@@ -20,7 +20,6 @@ class Tally:
     followers: set[Connection]
 
     def __init__(self, endpoint: Endpoint) -> None: ...
-
     def take(self) -> tuple[int, int]:
         """Whole exchanges since the last call, and the largest response head ever, in bytes."""
 
