@@ -24,6 +24,7 @@ from otelauto.errors import OtelautoError
 from otelauto.export.exposition import Family, Kind
 from otelauto.flows.flows import Flows
 from otelauto.instrument import Watcher
+from otelauto.kernel.ring import Take
 from otelauto.protocols import protocols
 from otelauto.protocols.http1_redact import redact
 from otelauto.protocols.settings import ProtocolSettings
@@ -79,9 +80,10 @@ class App:
             config, self.counters, self.watcher.service_of, self.clock, [self._families]
         )
         self.flows = make_flows(config, self.counters, self.publisher)
+        self._take: Take = self._feed
         if self.flows.lane is not None:
             self.flows.lane.defect = self._defect
-        self._take = self.flows.lane or self._feed
+            self._take = self.flows.lane
         self.control = Control(Path(config.control_socket))
         self._next_clock = self._next_expiry = 0.0
         self._gauges: dict[str, float] = {}

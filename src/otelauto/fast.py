@@ -64,7 +64,12 @@ class Desk:
         self.writer = Writer(os.urandom) if traces else None
         self._names = {side: self._encoded_names(side) for side in Side}
         self.lane = Lane(
-            self, red.epoch, config.limits.connections, config.http.capture_query, self.writer
+            self,
+            red.epoch,
+            config.limits.connections,
+            config.http.capture_query,
+            self.writer,
+            routes.by_shape,
         )
 
     def _name(self, side: Side, name: str) -> str:

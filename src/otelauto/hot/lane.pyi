@@ -49,9 +49,16 @@ class Lane(Sink):
         """Whether an exchange is being described of which a row is to be remembered."""
 
     def __init__(
-        self, resolver: Resolver, epoch: Epoch, most: int, queries: bool, writer: Writer | None
+        self,
+        resolver: Resolver,
+        epoch: Epoch,
+        most: int,
+        queries: bool,
+        writer: Writer | None,
+        by_shape: bool,
     ) -> None:
         """``most`` connections at once. ``queries``: requests with a query are not for the lane.
+        ``by_shape``: paths that differ only in what looks like identifiers have one route.
 
         ``epoch`` moves on when an answer of ``resolver`` or a row is not true any more. Before the
         first record ``rest`` must be set, which takes the records that are not the lane's,
@@ -59,7 +66,6 @@ class Lane(Sink):
         they are raised.
         """
 
-    def __len__(self) -> int: ...
     def feed(self, record: bytes | memoryview) -> None:
         """Take one record, as from the ring."""
 

@@ -84,7 +84,8 @@ cdef class Lane(Sink):
     cdef readonly int64_t exchanges
     cdef dict overflows
 
-    def __cinit__(self, resolver, Epoch epoch, uint32_t most, bint queries, Writer writer):
+    def __cinit__(self, resolver, Epoch epoch, uint32_t most, bint queries, Writer writer,
+                  bint by_shape):
         self.table.slots = <Connection**> calloc(64, sizeof(Connection*))
         if self.table.slots == NULL:
             raise MemoryError
@@ -95,7 +96,7 @@ cdef class Lane(Sink):
         self.most = most
         self.queries = queries
         self.writer = writer
-        self.rows = Rows(resolver.route)
+        self.rows = Rows(resolver.route, by_shape)
         self.services, self.numbers, self.batches = [], {}, []
         self.finished, self.tallies, self.overflows = [], [], {}
 
@@ -105,9 +106,6 @@ cdef class Lane(Sink):
             if self.table.slots[i] != NULL:
                 connections.release(self.table.slots[i])
         free(self.table.slots)
-
-    def __len__(self):
-        return self.table.count
 
     # ---- records ----
 

@@ -47,6 +47,7 @@ cdef class Rows:
     cdef dict routes
     cdef dict hosts
     cdef object route_of
+    cdef bint by_shape
     cdef int clear(self) except -1
     cdef void forget_paths(self) noexcept
     cdef RowSlot* slot(self, const Key* key) noexcept

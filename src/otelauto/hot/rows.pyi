@@ -2,6 +2,9 @@
 from otelauto.hot.cells import Series
 from otelauto.hot.spans import Template
 
+def shape(path: bytes) -> bytes:
+    """``path`` with ``*`` for each segment that looks like an identifier."""
+
 class Row:
     """The cells of one kind of exchange, and its span's template if spans are exported."""
 

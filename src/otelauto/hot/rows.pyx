@@ -10,6 +10,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from otelauto.hot.cells cimport Hits
 from otelauto.hot.http1 cimport Span as Text
+from otelauto.hot.shapes cimport write_shape
 
 cdef enum:
     ROWS_MAX = 4096  # a full table is begun anew
@@ -30,6 +31,14 @@ cdef class Row:
         self.response_size = response_size
         self.template = template
         self.overflowed = overflowed
+
+
+def shape(const uint8_t[::1] path):
+    cdef bytearray found = bytearray(path.shape[0])
+    cdef uint8_t[::1] to = found
+    if path.shape[0] == 0:
+        return b""
+    return bytes(to[:write_shape(&to[0], &path[0], <uint32_t> path.shape[0])])
 
 
 cdef inline uint64_t mixed(uint64_t value) noexcept nogil:
@@ -57,8 +66,9 @@ cdef inline uint64_t hash_bytes(const uint8_t* at, uint32_t size, uint64_t seed)
 cdef class Rows:
     """Tables of bounded size: key -> row, (service, path) -> route."""
 
-    def __cinit__(self, route_of):
+    def __cinit__(self, route_of, bint by_shape):
         self.route_of = route_of
+        self.by_shape = by_shape
         self.rows = <RowSlot*> calloc(ROW_SLOTS, sizeof(RowSlot))
         self.paths = <PathSlot*> calloc(PATH_SLOTS, sizeof(PathSlot))
         if self.rows == NULL or self.paths == NULL:
@@ -122,6 +132,11 @@ cdef class Rows:
 
     cdef PathSlot* path(self, uint32_t service, object owner, Text path) except NULL:
         """The route of ``path``; asks Python for those that are new."""
+        cdef uint8_t[PATH_KEPT_MAX] shape
+        cdef Text whole = path
+        if self.by_shape and path.size <= PATH_KEPT_MAX:
+            path.size = write_shape(shape, path.at, path.size)
+            path.at = shape
         cdef uint64_t digest = hash_bytes(path.at, path.size, self.seed + service)
         cdef uint64_t at = digest & (PATH_SLOTS - 1)
         cdef PathSlot* slot
@@ -131,7 +146,7 @@ cdef class Rows:
                     and memcmp(slot.path, path.at, path.size) == 0):
                 return slot
             at = (at + 1) & (PATH_SLOTS - 1)
-        text = path.at[:path.size].decode("ascii")
+        text = whole.at[:whole.size].decode("ascii")
         route, hits, overflowed = self.route_of(owner, text)
         if path.size > PATH_KEPT_MAX:
             slot = &self.long_path

@@ -17,7 +17,7 @@ from otelauto.errors import ConfigError
 from otelauto.flows.vocabulary import Exchange, Side
 from otelauto.hot.cells import Hits
 from otelauto.spans.span import Service, Span
-from otelauto.spans.templates import WILDCARD, Templates
+from otelauto.spans.templates import WILDCARD, Templates, looks_like_id
 
 ROUTE = "http.route"
 OTHER = "other"
@@ -78,6 +78,7 @@ class Patterns:
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._root = _Place()
+        self.name_ids = False  # a pattern has a literal segment that looks like an identifier
         for pattern in patterns:
             self._add(pattern)
         self.empty = not patterns
@@ -104,6 +105,7 @@ class Patterns:
                 place.parameter = place.parameter or _Place()
                 place = place.parameter
             else:
+                self.name_ids |= looks_like_id(segment)
                 place = place.children.setdefault(segment, _Place())
         place.here = place.here or pattern
 
@@ -164,6 +166,11 @@ class Routes:
         """The route of ``path``; the caller has to count the request."""
         route = None if self._patterns.empty else self._patterns.match(path)
         return self._of_unmatched(service, path) if route is None else Found(route)
+
+    @property
+    def by_shape(self) -> bool:
+        """Whether paths that differ only in what looks like identifiers have one route."""
+        return self._unmatched is not Unmatched.PATH and not self._patterns.name_ids
 
     def forget(self, service: Service) -> None:
         """The service is gone: what was learnt about it is, too."""
