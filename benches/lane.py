@@ -110,13 +110,19 @@ def agent(settings: Mapping[str, str], general: bool) -> tuple[Flows, Publisher]
 def measure(settings: Mapping[str, str], general: bool = False) -> tuple[float, float]:
     """Microseconds of an exchange: to the end of the turn, and for encoding."""
     flows, publisher = agent(settings, general)
+    take = flows.feed if flows.lane is None else flows.lane
     traces = publisher._traces
     drained, encoded = [], []
     for number, records in zip(range(LAPS + 2), laps(TURNS), strict=False):
         image = Image.of(records)
         before = publisher.processed
         began = time.perf_counter_ns()
-        walk(image.consumer, image.producer, image.data, flows.feed if flows.lane is None else flows.lane)
+        walk(
+            image.consumer,
+            image.producer,
+            image.data,
+            flows.feed if flows.lane is None else flows.lane,
+        )
         flows.tick(0)
         publisher.flush()
         ended = time.perf_counter_ns()

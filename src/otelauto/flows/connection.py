@@ -1,22 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One connection: which protocol it speaks, where its conversation can be picked up, its exchanges.
-
-DETECTING   no protocol yet: each turn's first bytes are shown to every protocol
-LOST        the protocol is known, the place is not: looking for a turn that begins a request
-FOLLOWING   a conversation is read
-IGNORED     nothing will be read any more
-
-DETECTING -> FOLLOWING   a request was recognised
-DETECTING -> IGNORED     ciphertext, or nothing known within a few turns
-FOLLOWING -> LOST        Desync
-LOST -> FOLLOWING        a request was recognised
-LOST -> DETECTING        Desync again and again without one whole exchange; IGNORED the second time
-FOLLOWING -> IGNORED     the connection was upgraded to something else
-"""
+"""One connection: which protocol it speaks, where it can be picked up, its exchanges."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +13,7 @@ from otelauto.flows import meanings
 from otelauto.flows.conversation import Conversation, Entry
 from otelauto.flows.endpoints import GENEROUS, Endpoint, Endpoints, key_of
 from otelauto.flows.records import ends
+from otelauto.flows.state import State
 from otelauto.flows.stream import ByteStream
 from otelauto.flows.vocabulary import (
     Address,
@@ -56,15 +43,6 @@ _TURN_START = int(SegmentFlag.FLAG_TURN_START)
 _TAIL = int(SegmentFlag.FLAG_TAIL)
 _MIDSTREAM = int(SegmentFlag.FLAG_MIDSTREAM)
 _UNKNOWN_ENDS = (Address(Family.INET, ""), Address(Family.INET, ""))
-
-
-class State(enum.Enum):
-    """See the module's docstring."""
-
-    DETECTING = enum.auto()
-    LOST = enum.auto()
-    FOLLOWING = enum.auto()
-    IGNORED = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from cpython.bytes cimport (
 )
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memset
 
 from otelauto.hot cimport connections
 from otelauto.hot.cells cimport Epoch, Hits
@@ -26,6 +26,7 @@ from otelauto.hot.connections cimport Connection, Phase, Table
 from otelauto.hot.contract cimport (
     CAPTURE_MAX, FLAG_TAIL, FLAG_TRUNCATED, FLAG_TURN_START, FLAG_UNREAD, RECORD_SEGMENT, Segment,
 )
+from otelauto.hot.exchange cimport chunk_byte, grow, keep, rebase
 from otelauto.hot.http1 cimport read_request, read_response
 from otelauto.hot.http1 cimport Span as Text
 from otelauto.hot.ring cimport Sink
@@ -34,8 +35,6 @@ from otelauto.hot.spans cimport Batch, Variable, Writer
 
 cdef enum:
     PLAIN_FLAGS = FLAG_TURN_START | FLAG_TAIL | FLAG_UNREAD | FLAG_TRUNCATED
-    RECORDS_MAX = 2 * (CAPTURE_MAX + 64)  # bytes kept of one exchange
-    CHUNK_DIGITS_MAX = 15  # as in http1_body.py
     CLIENT = 1  # bits of a key
     VERSION_1_0 = 2
     REQUEST_SIZE = 4
@@ -463,83 +462,3 @@ cdef class Lane(Sink):
                 taken.append(batch.taken())
                 batch.size = batch.count = 0
         return taken
-
-
-cdef bint chunk_byte(Connection* c, uint8_t byte) noexcept nogil:
-    """One byte of chunked framing; REST is the end of the body."""
-    if c.phase == Phase.CHUNK_SIZE:
-        if byte == 13:
-            c.phase = Phase.SIZE_LF
-            return c.size_digits > 0
-        c.size_digits += 1
-        if byte - 48u <= 9u:
-            byte -= 48
-        elif (byte | 0x20u) - 97u <= 5u:
-            byte = (byte | 0x20) - 87
-        else:
-            return False
-        c.remaining = c.remaining << 4 | byte
-        return c.size_digits <= CHUNK_DIGITS_MAX
-    if c.phase == Phase.SIZE_LF:
-        c.decoded += c.remaining
-        c.phase = Phase.CHUNK_DATA if c.remaining else Phase.LAST_CR
-        return byte == 10
-    if c.phase == Phase.CHUNK_CR:
-        c.phase = Phase.CHUNK_LF
-        return byte == 13
-    if c.phase == Phase.CHUNK_LF:
-        c.phase = Phase.CHUNK_SIZE
-        c.size_digits = 0
-        return byte == 10
-    if c.phase == Phase.LAST_CR:
-        c.phase = Phase.LAST_LF
-        return byte == 13
-    c.phase = Phase.REST
-    return byte == 10
-
-
-cdef void rebase(Connection* c, ptrdiff_t moved) noexcept nogil:
-    """The record that the request was read from lies elsewhere now."""
-    c.request.path.at += moved
-    c.request.fields.host.at += moved
-    if c.request.fields.user_agent.at != NULL:
-        c.request.fields.user_agent.at += moved
-    if c.request.fields.traceparent.at != NULL:
-        c.request.fields.traceparent.at += moved
-
-
-cdef bint keep(Connection* c, const Segment* s, uint32_t captured) except -1:
-    """Keep a record of the exchange in progress; false: too much is kept already."""
-    cdef uint32_t size = sizeof(Segment) + captured
-    cdef uint32_t room = max(2 * c.room, c.used + size)
-    cdef uint8_t* records
-    if c.used + size > RECORDS_MAX:
-        return False
-    if c.used + size > c.room:
-        records = <uint8_t*> realloc(c.records, room)
-        if records == NULL:
-            raise MemoryError
-        if c.used:
-            rebase(c, records - c.records)
-        c.records, c.room = records, room
-    memcpy(c.records + c.used, s, size)
-    c.used += size
-    c.record_count += 1
-    c.body = NULL
-    return True
-
-
-cdef bint grow(Connection* c, const Segment* s) except -1:
-    """Keep a segment of a body of known length: they become one without payload."""
-    if c.body != NULL:
-        if <uint64_t> c.body.length + s.length > 0xffffffffu:
-            return False
-        c.body.length += s.length
-        c.body.time = s.time
-        return True
-    if not keep(c, s, 0):
-        return False
-    c.body = <Segment*> (c.records + c.used - sizeof(Segment))
-    c.body.captured = 0
-    c.body.flags &= FLAG_TURN_START
-    return True
