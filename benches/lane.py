@@ -117,12 +117,7 @@ def measure(settings: Mapping[str, str], general: bool = False) -> tuple[float, 
         image = Image.of(records)
         before = publisher.processed
         began = time.perf_counter_ns()
-        walk(
-            image.consumer,
-            image.producer,
-            image.data,
-            flows.feed if flows.lane is None else flows.lane,
-        )
+        walk(image.consumer, image.producer, image.data, take)
         flows.tick(0)
         publisher.flush()
         ended = time.perf_counter_ns()
