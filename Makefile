@@ -3,16 +3,17 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 OBJECTS := src/otelauto/kernel/objects
 BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h) bpf/build.py
+HOT_SOURCES := $(wildcard src/otelauto/hot/*.pyx src/otelauto/hot/*.pxd)
 FUZZ_RUNS ?= 1000000
 SOAK ?= 20
 DEMO_SECONDS ?= 0
 KERNELS ?= 5.10. 6.1. 6.12
 
-.PHONY: install demo test test-kernels check bpf abi bench fuzz soak clean
+.PHONY: install demo test test-kernels check bpf hot abi bench fuzz sanitize soak clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
-.venv/installed: pyproject.toml setup.py tools/install.sh $(BPF_SOURCES)
+.venv/installed: pyproject.toml setup.py tools/install.sh $(BPF_SOURCES) $(HOT_SOURCES)
 	tools/install.sh demo
 	touch $@
 
@@ -27,7 +28,13 @@ $(OBJECTS)/built: $(BPF_SOURCES) | .venv/developed
 
 bpf: $(OBJECTS)/built  ## compile the BPF objects
 
-abi: bpf  ## generate the user-space view of bpf/abi.h, and the settings' documentation
+build/hot: $(HOT_SOURCES) setup.py | .venv/developed
+	$(PYTHON) setup.py -q build_ext --inplace
+	touch $@
+
+hot: build/hot  ## compile the extension modules
+
+abi: bpf hot  ## generate the user-space view of bpf/abi.h, and the settings' documentation
 	$(PYTHON) -m otelauto.kernel.contract $(OBJECTS)/sockets.bpf.o > src/otelauto/abi.py.new
 	mv src/otelauto/abi.py.new src/otelauto/abi.py
 	$(PYTHON) -m otelauto.config.docs > docs/config.md.new
@@ -36,7 +43,7 @@ abi: bpf  ## generate the user-space view of bpf/abi.h, and the settings' docume
 demo: .venv/installed  ## sample services, instrumented, in a live table; Ctrl-C ends it
 	DEMO_SECONDS=$(DEMO_SECONDS) $(PYTHON) examples/demo/demo.py
 
-check: bpf  ## style and types
+check: bpf hot  ## style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -46,21 +53,24 @@ test: check  ## everything, on this machine's kernel, with real servers
 	tests/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest
 
-test-kernels: bpf  ## the kernel tests and some end-to-end tests under other KERNELS, emulated
+test-kernels: bpf hot  ## the kernel tests and some end-to-end tests under other KERNELS, emulated
 	tests/install.sh
 	tests/vm/install.sh $(KERNELS)
 	$(PYTHON) -m tests.vm $(KERNELS)
 
-soak: bpf  ## the end-to-end tests, SOAK times as long
+soak: bpf hot  ## the end-to-end tests, SOAK times as long
 	tests/install.sh
 	TEST_NO_SKIPS=1 TEST_SCALE=$(SOAK) $(PYTHON) -m pytest tests/e2e --timeout=7200
 
-fuzz: bpf  ## FUZZ_RUNS mutated inputs for each parser
-	TEST_FUZZ_RUNS=$(FUZZ_RUNS) $(PYTHON) -m pytest tests/fuzz --timeout=7200
+fuzz: bpf hot  ## FUZZ_RUNS mutated inputs for each parser, and exchanges for the fast lane
+	TEST_FUZZ_RUNS=$(FUZZ_RUNS) $(PYTHON) -m pytest tests/fuzz tests/hot --timeout=7200
 
-bench: bpf  ## the figures of benches/RESULTS.md
+sanitize: hot  ## the fast lane's tests with the modules under AddressSanitizer and UBSan; needs gcc
+	TEST_FUZZ_RUNS=$(FUZZ_RUNS) tools/sanitize.sh
+
+bench: bpf hot  ## the figures of benches/RESULTS.md
 	tests/install.sh
 	$(PYTHON) -m benches
 
 clean:
-	rm -rf .venv .build build dist src/*.egg-info $(OBJECTS)
+	rm -rf .venv .build build dist src/*.egg-info src/otelauto/hot/*.so $(OBJECTS)

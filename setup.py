@@ -1,18 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pyproject.toml cannot say: compile the BPF objects into the package, and tag the wheel.
+"""What pyproject.toml cannot say: compile the BPF objects and the extension modules.
 
-The objects are compiled for one architecture, so a wheel is for one; and for any Python 3, because
-nothing in it links to the interpreter.
+Both with the pinned compiler of the ``ziglang`` wheel, so a machine without a system compiler can
+build, and the modules ask for no newer glibc than GLIBC. With ``SANITIZE=1`` in the environment the
+modules are built with gcc under AddressSanitizer and UBSan instead, for `make sanitize`.
 """
 
 import importlib.util
+import os
+import platform
+import sys
 from pathlib import Path
 
-from setuptools import Distribution, setup
-from setuptools.command.bdist_wheel import bdist_wheel
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
+GLIBC = "2.28"
+FLAGS = ["-O2", "-fPIC", "-fno-strict-aliasing", "-fno-sanitize=undefined", "-DNDEBUG", "-g0"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"]
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+}
 
 
 class BuildWithObjects(build_py):
@@ -28,23 +43,35 @@ class BuildWithObjects(build_py):
         super().run()
 
 
-class OfOneArchitecture(Distribution):
-    """A distribution whose wheel is not ``any``."""
+class BuildHot(build_ext):
+    """Compile the extension modules of ``src/otelauto/hot``."""
 
-    def has_ext_modules(self) -> bool:
-        """The BPF objects are machine code too."""
-        return True
+    def build_extensions(self) -> None:
+        if os.environ.get("SANITIZE"):
+            compiler = ["gcc", "-O1", "-fPIC", "-fno-strict-aliasing", *SANITIZERS]
+        else:
+            target = f"{platform.machine()}-linux-gnu.{GLIBC}"
+            compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS]
+        self.compiler.set_executables(compiler_so=compiler, linker_so=[*compiler, "-shared"])
+        super().build_extensions()
 
 
-class WheelOfAnyPython(bdist_wheel):
-    """Tags the wheel ``py3-none-PLATFORM``."""
-
-    def get_tag(self) -> tuple[str, str, str]:
-        """Python, ABI and platform tags."""
-        return "py3", "none", super().get_tag()[2]
+def extensions() -> list[Extension]:
+    """One module for each ``.pyx``; the C files stay out of the source tree."""
+    found = [
+        Extension(f"otelauto.hot.{path.stem}", [str(path.relative_to(HERE))])
+        for path in sorted((HERE / "src" / "otelauto" / "hot").glob("*.pyx"))
+    ]
+    return cythonize(
+        found,
+        include_path=["src"],
+        build_dir="build/cython",
+        compiler_directives=DIRECTIVES,
+        quiet=True,
+    )
 
 
 setup(
-    distclass=OfOneArchitecture,
-    cmdclass={"build_py": BuildWithObjects, "bdist_wheel": WheelOfAnyPython},
+    cmdclass={"build_py": BuildWithObjects, "build_ext": BuildHot},
+    ext_modules=extensions(),
 )

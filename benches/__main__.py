@@ -18,6 +18,7 @@ from typing import Final
 
 from benches.agent import at_rates, memory, rest
 from benches.harness import BENCHES, Bench, BenchError, Settings
+from benches.lane import lane
 from benches.programs import programs
 from benches.report import Section, facts, merged, page
 from benches.saturation import saturation
@@ -30,6 +31,7 @@ COMMAND: Final = "python -m benches"
 ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
     **{name: saturation(name) for name in SERVICES},
     "steady": steady,
+    "lane": lane,
     "rates": at_rates,
     "memory": memory,
     "rest": rest,

@@ -25,6 +25,7 @@ from otelauto.export.exposition import Family, Kind
 from otelauto.flows.flows import Flows
 from otelauto.governor import SPAN_SHARES, Governor, Meter, Step
 from otelauto.instrument import Watcher
+from otelauto.kernel.ring import Take
 from otelauto.memory import settle
 from otelauto.protocols import protocols
 from otelauto.protocols.http1_redact import redact
@@ -80,11 +81,17 @@ class App:
         self.counters = Counters()
         self.started = time.monotonic()
         self.clock = WallClock()
-        self.watcher = Watcher(config, self.counters, on_gone=self._on_gone)
+        self.watcher = Watcher(
+            config, self.counters, on_gone=self._on_gone, on_target=self._on_target
+        )
         self.publisher = Publisher(
             config, self.counters, self.watcher.service_of, self.clock, [self._families]
         )
         self.flows = make_flows(config, self.counters, self.publisher)
+        self._take: Take = self._feed
+        if self.flows.lane is not None:
+            self.flows.lane.defect = self._defect
+            self._take = self.flows.lane
         self.control = Control(Path(config.control_socket), self.watcher.capture.wake)
         overhead = config.max_overhead
         self.meter = Meter(self.watcher.capture.costs, overhead.programs > 0)
@@ -117,7 +124,7 @@ class App:
             log.warning("nothing matches the selection yet; waiting for it to start")
         settle()
         while not stop:
-            self.watcher.turn(self._feed, may_rest=not self.flows.waits())
+            self.watcher.turn(self._take, may_rest=not self.flows.waits())
             self._after_drain()
             if not self.publisher.has_audience():
                 log.warning("nobody reads standard output any more, and nothing else is exported")
@@ -128,10 +135,14 @@ class App:
         """A defect of a parser costs one record, never the instrumenter."""
         try:
             self.flows.feed(record)
-        except Exception:
-            self.counters.add(DEFECTS)
-            if self.counters.get(DEFECTS) == 1:
-                log.exception("a record could not be read: a defect of otelauto, please report it")
+        except Exception as error:
+            self._defect(error)
+
+    def _defect(self, error: Exception) -> None:
+        self.counters.add(DEFECTS)
+        if self.counters.get(DEFECTS) == 1:
+            message = "a record could not be read: a defect of otelauto, please report it"
+            log.error(message, exc_info=error)
 
     def _after_drain(self) -> None:
         self.flows.tick(boot_now_ns())
@@ -173,6 +184,9 @@ class App:
                 self._told.add(key)
                 log.warning("traffic of %s is not read: it carries %s", key[1], key[0])
 
+    def _on_target(self, _tgid: int, _service: Service) -> None:
+        self.publisher.changed()
+
     def _on_gone(self, tgid: int) -> None:
         self.flows.forget(tgid)
 
@@ -205,7 +219,7 @@ class App:
             steps.callback(self.control.close)
             steps.callback(self.publisher.close)
             steps.callback(self.flows.close)
-            steps.callback(self.watcher.finish, self._feed)
+            steps.callback(self.watcher.finish, self._take)
             steps.callback(self.meter.close)
 
 
@@ -216,7 +230,14 @@ def _sample(value: float) -> Callable[[], list[Any]]:
 def make_flows(config: Config, counters: Counters, publisher: Publisher) -> Flows:
     """The flows with every protocol, delivering to ``publisher``."""
     settings = ProtocolSettings(capture_query=config.http.capture_query)
-    return Flows(protocols(settings), counters, publisher.deliver, config.limits.connections)
+    return Flows(
+        protocols(settings),
+        counters,
+        publisher.deliver,
+        config.limits.connections,
+        publisher.lane,
+        publisher.admit,
+    )
 
 
 @contextmanager

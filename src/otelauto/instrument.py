@@ -25,6 +25,7 @@ from otelauto.discover.watch import Changes, Discovery, Target
 from otelauto.errors import KernelError, OtelautoError
 from otelauto.flows.vocabulary import Verdict
 from otelauto.kernel.capture import Capture, Wanted
+from otelauto.kernel.ring import Take
 from otelauto.services import Services
 from otelauto.spans.span import Service
 from otelauto.verdicts import put_verdict
@@ -186,7 +187,7 @@ class Watcher:
             pids = ", ".join(map(str, sorted(self._selector.pids)))
             raise OtelautoError(f"no process has the id {pids}", "see `otelauto doctor`")
 
-    def turn(self, take: Callable[[memoryview], None], may_rest: bool = False) -> int:
+    def turn(self, take: Take, may_rest: bool = False) -> int:
         """Wait for the next turn, then drain; returns the number of records.
 
         ``may_rest``: nothing has to be done within a second if nothing comes.
@@ -235,7 +236,7 @@ class Watcher:
         if events and not listens and not self.capture.ring_fill:
             self.capture.wait(IDLE_WAIT_S)
 
-    def drain(self, take: Callable[[memoryview], None]) -> int:
+    def drain(self, take: Take) -> int:
         """Drain what waits now."""
         taken = self.capture.drain_records(take)
         self._delivered += taken
@@ -364,7 +365,7 @@ class Watcher:
             )
             self._warned_drops = dropped
 
-    def finish(self, take: Callable[[memoryview], None]) -> None:
+    def finish(self, take: Take) -> None:
         """Stop capturing, then read the last records and totals."""
         self.capture.detach()
         self.poll_processes()

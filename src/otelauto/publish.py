@@ -13,6 +13,7 @@ from otelauto import __version__
 from otelauto.config import Config
 from otelauto.config.exports import OtlpExport
 from otelauto.counters import Counters, Meaning
+from otelauto.export.encoded import EncodedSpans
 from otelauto.export.exporter import Exporter, SpanExporter, Status
 from otelauto.export.exposition import Family
 from otelauto.export.otlp_export import OtlpMetrics, OtlpTraces
@@ -21,13 +22,15 @@ from otelauto.export.own_metrics import counter_families, process_families
 from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.printer import LineFormat, Printer
 from otelauto.export.prometheus import Page, Prometheus, metrics_page
-from otelauto.export.red import Red
-from otelauto.flows.vocabulary import Exchange
+from otelauto.export.red import SERIES_OVERFLOWED, Red
+from otelauto.fast import ROUTE_LIMIT, Desk, suits
+from otelauto.flows.vocabulary import Address, Exchange, Side
+from otelauto.hot.lane import Lane
 from otelauto.spans.chain import Stage, to_span
 from otelauto.spans.clock import WallClock
 from otelauto.spans.naming import Naming2023
 from otelauto.spans.parent import Ids
-from otelauto.spans.routes import Routes, Unmatched
+from otelauto.spans.routes import ROUTES_OVERFLOWED, Routes, Unmatched
 from otelauto.spans.select import Select
 from otelauto.spans.span import Service, Span
 
@@ -70,14 +73,15 @@ class Publisher:
         self._service_of = service_of
         self._own_traffic = OwnTraffic()
         self._noop = config.noop
-        self.processed = 0
-        self._span_share = 1.0
+        self._processed = 0
+        self._sample_below = TRACE_RANDOM
         self._batch: list[Span] = []
         self._routes = Routes(
             counters,
             config.routes.patterns,
             Unmatched(config.routes.unmatched),
             config.limits.routes_per_service,
+            on_change=self.changed,
         )
         self._stages = self._chain(config)
         self._clock = clock
@@ -89,6 +93,7 @@ class Publisher:
             ttl_s=limits.series_ttl,
         )
         self._span_exporters: list[SpanExporter] = []
+        self._traces: OtlpTraces | None = None
         self._exporters: list[Exporter] = []
         self._add_printer(config)
         self._add_otlp(config)
@@ -97,6 +102,10 @@ class Publisher:
         # Otelauto's own page alone collects nothing: series would be held for nobody.
         collected = config.prometheus_export.port or config.otel_metrics_export.endpoint
         self._measures = bool(collected)
+        self._desk: Desk | None = None
+        if suits(config):
+            self._desk = Desk(config, service_of, self._routes, self._own_traffic, self.red)
+            self._set_wall_offset(self._desk)
 
     def _chain(self, config: Config) -> list[Stage]:
         """The span stages, in order."""
@@ -140,6 +149,7 @@ class Publisher:
                 batch_size=part.max_export_batch_size,
                 batch_timeout_s=part.batch_timeout,
             )
+            self._traces = traces
             self._span_exporters.append(traces)
             self._exporters.append(traces)
         if transport := self._transport(config.otel_metrics_export):
@@ -236,14 +246,19 @@ class Publisher:
         if service is None:
             self._counters.add(UNKNOWN_PROCESS)
             return
-        self._batch.append(to_span(exchange, service, self._stages))
+        span = to_span(exchange, service, self._stages)
+        self._batch.append(span)
+        if self._desk is not None and self._desk.lane.wants_row:
+            self._desk.learn(span)
 
     def flush(self) -> None:
         """Hand the current batch to the aggregator and to the exporters."""
+        if self._desk is not None:
+            self._flush_lane(self._desk)
         batch, self._batch = self._batch, []
         if not batch:
             return
-        self.processed += len(batch)
+        self._processed += len(batch)
         if self._measures:
             self.red.add(batch)
         kept = self._sampled(batch)
@@ -252,17 +267,59 @@ class Publisher:
         if self._noop:
             log.info("processed %d requests", self.processed)
 
+    def _flush_lane(self, desk: Desk) -> None:
+        for limit, count in desk.lane.take_overflows().items():
+            if limit == ROUTE_LIMIT:
+                self._counters.add(ROUTES_OVERFLOWED, count)
+            else:
+                self._counters.add(SERIES_OVERFLOWED, count, limit)
+        encoded = [EncodedSpans(*taken) for taken in desk.lane.take_spans()]
+        if encoded and self._traces is not None:
+            self._traces.offer(encoded)
+        if desk.writer is not None and desk.writer.sampled_out:
+            self._counters.add(SPANS_SAMPLED_OUT, desk.writer.sampled_out)
+            desk.writer.sampled_out = 0
+        self._set_wall_offset(desk)
+
+    def _set_wall_offset(self, desk: Desk) -> None:
+        if desk.writer is not None:
+            desk.writer.wall_offset_ns = self._clock.wall_ns(0)
+
+    @property
+    def processed(self) -> int:
+        """Exchanges that were published."""
+        return self._processed + (self._desk.lane.exchanges if self._desk is not None else 0)
+
     def keep_spans(self, share: float) -> None:
         """Export this share of the traces, 0 to 1: all spans of a trace or none, on every host."""
-        self._span_share = share
+        self._sample_below = round(share * TRACE_RANDOM)
+        if self._desk is not None and self._desk.writer is not None:
+            self._desk.writer.sample_below = self._sample_below
 
     def _sampled(self, batch: list[Span]) -> list[Span]:
-        if self._span_share >= 1 or not self._span_exporters:
+        below = self._sample_below
+        if below == TRACE_RANDOM or not self._span_exporters:
             return batch
-        below = round(self._span_share * TRACE_RANDOM)
         kept = [span for span in batch if int.from_bytes(span.trace_id[-7:]) < below]
         self._counters.add(SPANS_SAMPLED_OUT, len(batch) - len(kept))
         return kept
+
+    # ---- the fast lane ----
+
+    @property
+    def lane(self) -> Lane | None:
+        """Compiled code that publishes plain exchanges itself, if the settings allow."""
+        return self._desk.lane if self._desk is not None else None
+
+    def admit(self, side: Side, tgid: int, local: Address, peer: Address) -> bytes | None:
+        """How the spans of a connection name its peer; ``None``: the lane must not have it."""
+        return self._desk.admit(side, tgid, local, peer) if self._desk is not None else None
+
+    def changed(self) -> None:
+        """Services or routes are not what they were: what was remembered of them is void."""
+        self.red.epoch.bump()
+
+    # ---- life of services ----
 
     def has_audience(self) -> bool:
         """Whether anything that is published can still reach anybody."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "src" / "otelauto"
-CODE = (".py", ".c", ".h", ".go", ".js", ".java", ".rs", ".sh")
+CODE = (".py", ".pyi", ".pyx", ".pxd", ".c", ".h", ".go", ".js", ".java", ".rs", ".sh")
 
 
 def files(*suffixes: str) -> list[Path]:

@@ -17,11 +17,12 @@ from otelauto.protocols.settings import ProtocolSettings
 ALLOWED = {
     "config": ("errors",),
     "discover": ("kernel", "errors", "counters"),
-    "export": ("spans", "flows.vocabulary", "counters", "errors"),
-    "flows": ("abi", "counters"),
-    "kernel": ("abi", "errors", "counters"),
+    "export": ("spans", "flows.vocabulary", "hot.cells", "counters", "errors"),
+    "flows": ("abi", "hot", "counters"),
+    "hot": (),
+    "kernel": ("abi", "hot.ring", "errors", "counters"),
     "protocols": ("flows.vocabulary",),
-    "spans": ("flows.vocabulary", "counters", "errors"),
+    "spans": ("flows.vocabulary", "hot.cells", "counters", "errors"),
 }
 # What may be imported before it is needed: the rest is heavy, or is for development only.
 RUN_TIME = {"yaml"}

@@ -75,7 +75,7 @@ class Wire:
 
     def _next(self) -> int:
         self.sequence += 1
-        return self.sequence - 1
+        return (self.sequence - 1) % (1 << 32)
 
     def direction(self, sender: str) -> int:
         return 1 if sender == self.view else 0

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from otelauto.export.red import Collected, Point, Series
+from otelauto.export.red import Collected, Point
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
+from otelauto.hot.cells import Series
 from otelauto.spans.service import identity_attributes
 from otelauto.spans.span import Service
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from otelauto.export.encoded import EncodedSpans, Item
 from otelauto.export.protobuf import double, integer, sized, text, varint
-from otelauto.export.red import Collected, Point, Series
+from otelauto.export.red import Collected, Point
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument, Side
+from otelauto.hot.cells import Series
 from otelauto.spans.clock import WallClock
 from otelauto.spans.service import identity_attributes
 from otelauto.spans.span import Service, Span
@@ -33,7 +35,7 @@ INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 _IDS = struct.Struct("<2s16s2s8s")
 _TIMES = struct.Struct("<BQBQ")
 _FLAGS = struct.Struct("<2sI")
-_STATUS = sized(15, integer(3, STATUS_ERROR))
+STATUS = sized(15, integer(3, STATUS_ERROR))
 # HistogramDataPoint: start, time, count = 2, 3, 4 (fixed64), sum = 5, min = 11, max = 12 (double).
 _POINT = struct.Struct("<BQBQBQBdBdBd")
 
@@ -54,13 +56,14 @@ def key_value(field: int, name: str, value: AttributeValue) -> bytes:
     return sized(field, text(1, name) + sized(2, any_value(value)))
 
 
-def _key_values(field: int, attributes: Attributes) -> bytes:
+def key_values(field: int, attributes: Attributes) -> bytes:
+    """Attributes as the repeated field ``field`` of their parent."""
     return b"".join(key_value(field, name, value) for name, value in attributes.items())
 
 
 def encode_resource(service: Service) -> bytes:
     """The ``resource`` field (1) of ResourceSpans and ResourceMetrics."""
-    return sized(1, _key_values(1, {**service.attributes, **identity_attributes(service)}))
+    return sized(1, key_values(1, {**service.attributes, **identity_attributes(service)}))
 
 
 def encode_scope(version: str) -> bytes:
@@ -96,10 +99,13 @@ class SpanEncoder:
         self._names: dict[tuple[str, Side], bytes] = {}
         self._keys: dict[str, bytes] = {}
 
-    def encode(self, spans: Sequence[Span]) -> bytes:
+    def encode(self, spans: Sequence[Item]) -> bytes:
         """An ExportTraceServiceRequest, spans grouped by service in order of appearance."""
         grouped: dict[Service, list[bytes]] = {}
         for span in spans:
+            if isinstance(span, EncodedSpans):
+                grouped.setdefault(span.service, [self._scope]).append(span.data)
+                continue
             encoded = self._span(span)
             group = grouped.setdefault(span.service, [self._scope])
             group.append(b"\x12%b%b" % (varint(len(encoded)), encoded))  # ScopeSpans.spans = 2
@@ -122,7 +128,7 @@ class SpanEncoder:
             encoded = known.get((name, value.__class__, value))
             parts.append(encoded or self._attribute(name, value))
         if span.error:
-            parts.append(_STATUS)
+            parts.append(STATUS)
         if span.trace_flags:
             parts.append(_FLAGS.pack(b"\x85\x01", span.trace_flags))
         return b"".join(parts)
@@ -189,7 +195,7 @@ class MetricEncoder:
             series = point.series
             attributes = self._series.get(series)
             if attributes is None:
-                attributes = _key_values(9, series.attributes)
+                attributes = key_values(9, series.attributes)
             kept[series] = attributes
             start = self._clock.wall_ns(series.start_ns)
             body = _POINT.pack(

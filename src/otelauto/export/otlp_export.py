@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from otelauto.counters import Counters
+from otelauto.export.encoded import Item, spans_of
 from otelauto.export.exporter import (
     METRIC_EXPORT_FAILURES,
     METRIC_EXPORTS,
@@ -24,7 +25,6 @@ from otelauto.export.otlp_http import Answer, OtlpHttp, Verdict
 from otelauto.export.red import Red
 from otelauto.export.worker import Worker
 from otelauto.spans.clock import WallClock, boot_now_ns
-from otelauto.spans.span import Span
 
 QUEUE_SIZE = 4096
 BATCH_SIZE = 4096
@@ -64,7 +64,7 @@ class OtlpTraces:
         self._backoff_s = backoff_s
         self._trouble = Trouble(self.name)
         self._closing = threading.Event()
-        self._worker = Worker(
+        self._worker: Worker[Item] = Worker(
             self.name,
             self._export,
             OTLP_TRACES,
@@ -80,7 +80,7 @@ class OtlpTraces:
         """Start the thread; the endpoint need not be there yet."""
         self._worker.start()
 
-    def offer(self, spans: Sequence[Span]) -> None:
+    def offer(self, spans: Sequence[Item]) -> None:
         """Queue ``spans``; never blocks."""
         self._worker.offer(spans)
 
@@ -100,12 +100,13 @@ class OtlpTraces:
             "last_error": self._trouble.last_error,
         }
 
-    def _export(self, batch: list[Span]) -> None:
+    def _export(self, batch: list[Item]) -> None:
+        count = sum(map(spans_of, batch))
         answer = self._post(self._encoder.encode(batch))
         worker = self._worker
         if answer.verdict is Verdict.ACCEPTED:
-            rejected = min(max(answer.rejected, 0), len(batch))
-            worker.sent(len(batch) - rejected)
+            rejected = min(max(answer.rejected, 0), count)
+            worker.sent(count - rejected)
             if rejected:
                 worker.drop(rejected, Reason.REJECTED)
             if rejected or answer.error:
@@ -115,8 +116,8 @@ class OtlpTraces:
             reason = Reason.REFUSED
         else:
             reason = Reason.SHUTDOWN if self._closing.is_set() else Reason.UNREACHABLE
-        worker.drop(len(batch), reason)
-        self._report(f"{len(batch)} spans given up: {answer.error}")
+        worker.drop(count, reason)
+        self._report(f"{count} spans given up: {answer.error}")
 
     def _post(self, body: bytes) -> Answer:
         """Post until there is an answer that counts, the tries are used up, or time is."""

@@ -7,36 +7,43 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 from typing import Generic, TypeVar
+
+from otelauto.export.encoded import spans_of, split
 
 T = TypeVar("T")
 
 
 class BoundedQueue(Generic[T]):
-    """Many producers, one consumer. ``put`` never waits for room."""
+    """Many producers, one consumer. ``put`` never waits for room.
+
+    Sizes are in spans: an :class:`EncodedSpans` counts as many as it holds, and is split where only
+    a part of it fits.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._items: deque[T] = deque()
+        self._length = 0
         self._condition = threading.Condition()
         self._oldest_at = 0.0  # monotonic time at which the queue stopped being empty
         self._wanted = 1  # the length that is worth waking the consumer for
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._length
 
     def put(self, items: Sequence[T]) -> int:
         """Queue as many of the first ``items`` as there is room for; returns how many."""
         with self._condition:
             if self._closed or not items:
                 return 0
-            before = len(self._items)
-            accepted = min(len(items), self._size - before)
-            if accepted <= 0:
+            before, room = self._length, self._size - self._length
+            left = _move(items, self._items, room)
+            accepted = room - left
+            if not accepted:
                 return 0
-            self._items.extend(islice(items, accepted))
+            self._length += accepted
             if before == 0:
                 self._oldest_at = time.monotonic()
             # On the crossings only: a wake-up costs the drain thread a system call.
@@ -51,7 +58,7 @@ class BoundedQueue(Generic[T]):
         """
         with self._condition:
             self._wanted = min(at_most, self._size)
-            while len(self._items) < self._wanted and not self._closed:
+            while self._length < self._wanted and not self._closed:
                 if not self._items:
                     self._condition.wait()
                     continue
@@ -61,9 +68,21 @@ class BoundedQueue(Generic[T]):
                 self._condition.wait(left)
             if not self._items:
                 return None
-            taken = [self._items.popleft() for _ in range(min(at_most, len(self._items)))]
+            taken = self._pop(at_most)
             self._oldest_at = time.monotonic()
             return taken
+
+    def _pop(self, at_most: int) -> list[T]:
+        taken: list[T] = []
+        while self._items and at_most > 0:
+            item = self._items.popleft()
+            if spans_of(item) > at_most:
+                item, rest = split(item, at_most)
+                self._items.appendleft(rest)
+            taken.append(item)
+            at_most -= spans_of(item)
+            self._length -= spans_of(item)
+        return taken
 
     def close(self) -> None:
         """Take nothing more; what is queued can still be taken."""
@@ -74,7 +93,21 @@ class BoundedQueue(Generic[T]):
     def clear(self) -> int:
         """Throw away what is queued; returns how many."""
         with self._condition:
-            thrown = len(self._items)
+            thrown, self._length = self._length, 0
             self._items.clear()
             self._condition.notify_all()
             return thrown
+
+
+def _move(items: Sequence[T], to: deque[T], room: int) -> int:
+    """Append as much of ``items`` as there is room for; returns the room that is left."""
+    for item in items:
+        count = spans_of(item)
+        if count <= room:
+            to.append(item)
+            room -= count
+            continue
+        if room:
+            to.append(split(item, room)[0])
+        return 0
+    return room

@@ -11,12 +11,12 @@ The drain thread adds while exporters collect; one lock, held for one service's 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from otelauto.counters import Counters, Meaning
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
+from otelauto.hot.cells import Epoch, Series
 from otelauto.spans.clock import boot_now_ns
 from otelauto.spans.span import Service, Span
 
@@ -38,21 +38,6 @@ NOT_MEASURABLE = Meaning(
 
 Key = tuple[AttributeValue | None, ...]
 Identity = tuple[str, str, str]
-
-
-class Series:
-    """One histogram. Exporters may use it as a dictionary key: it lives as long as its series."""
-
-    __slots__ = ("attributes", "buckets", "count", "maximum", "minimum", "start_ns", "sum")
-
-    def __init__(self, attributes: Attributes, bounds: int, start_ns: int) -> None:
-        self.attributes = attributes
-        self.buckets = [0] * (bounds + 1)
-        self.count = 0
-        self.sum: float = 0
-        self.minimum = float("inf")
-        self.maximum = float("-inf")
-        self.start_ns = start_ns
 
 
 @dataclass(slots=True)  # not frozen: to make one takes half as long, and thousands are made at once
@@ -89,7 +74,8 @@ class _Table:
         every = list(self.series.values())
         if self.overflow is not None:
             every.append(self.overflow)
-        return [Point(s, s.count, s.sum, s.minimum, s.maximum, s.buckets.copy()) for s in every]
+        # A series may be there a moment before its first measurement.
+        return [Point(s, *s.copied()) for s in every if s.count]
 
 
 class _State:
@@ -142,6 +128,7 @@ class Red:
         self._states: dict[Identity, _State] = {}
         self._by_service: dict[Service, _State] = {}
         self._size = 0
+        self.epoch = Epoch()  # moves on when series that :meth:`cells` gave are held no more
 
     def add(self, spans: Sequence[Span]) -> None:
         """Record what ``spans`` measure. Incomplete spans measure nothing."""
@@ -149,6 +136,20 @@ class Red:
             for span in spans:
                 if span.incomplete is None:
                     self._add(span)
+
+    def cells(self, span: Span) -> list[tuple[Instrument, Series, str]]:
+        """Where what ``span`` measures is counted: one series for each of its instruments.
+
+        With the limit that made it an overflow series, ``""`` if none did; whoever counts there
+        has to count SERIES_OVERFLOWED too. Good until ``epoch`` moves on.
+        """
+        with self._lock:
+            state = self._state(span)
+            return [
+                (instrument, *self._series(state, instrument, span))
+                for instrument in span.instruments
+                if instrument.measures is None or instrument.measures in span.attributes
+            ]
 
     def forget(self, service: Service) -> None:
         """The service's last process is gone: its series end ``ttl_s`` from now.
@@ -160,6 +161,7 @@ class Red:
             state = self._by_service.pop(service, None)
             if state is not None and state.service is service:
                 state.gone_at_ns = self._now_ns()
+            self.epoch.bump()
 
     def collect(self) -> list[Collected]:
         """A copy of every live series, by service; series past their time are dropped first."""
@@ -182,15 +184,14 @@ class Red:
                 if state.gone_at_ns is not None and now - state.gone_at_ns >= self._ttl_ns:
                     del self._states[identity]
                     self._size -= state.size
+                    self.epoch.bump()
 
     def size(self) -> int:
         """Series that are held, overflow series not counted."""
         return self._size
 
     def _add(self, span: Span) -> None:
-        state = self._by_service.get(span.service)
-        if state is None:
-            state = self._adopt(span.service, span.end_ns)
+        state = self._state(span)
         attributes = span.attributes
         for instrument in span.instruments:
             measures = instrument.measures
@@ -204,18 +205,20 @@ class Red:
                 if isinstance(value, (bool, str)) or not -LARGEST <= value <= LARGEST:
                     self._counters.add(NOT_MEASURABLE)
                     continue
-            table = state.table(instrument)
-            key = tuple(map(attributes.get, instrument.attributes))
-            series = table.series.get(key)
-            if series is None:
-                series = self._new_series(state, table, key, span.start_ns)
-            series.count += 1
-            series.sum += value
-            series.buckets[bisect_left(instrument.buckets, value)] += 1
-            if value < series.minimum:
-                series.minimum = value
-            if value > series.maximum:
-                series.maximum = value
+            series, limit = self._series(state, instrument, span)
+            if limit:
+                self._counters.add(SERIES_OVERFLOWED, label=limit)
+            series.record(value)
+
+    def _state(self, span: Span) -> _State:
+        return self._by_service.get(span.service) or self._adopt(span.service, span.end_ns)
+
+    def _series(self, state: _State, instrument: Instrument, span: Span) -> tuple[Series, str]:
+        """The series of a span, and the limit that makes it the overflow series, if one does."""
+        table = state.table(instrument)
+        key = tuple(map(span.attributes.get, instrument.attributes))
+        series = table.series.get(key)
+        return (series, "") if series else self._new_series(state, table, key, span.start_ns)
 
     def _adopt(self, service: Service, seen_ns: int) -> _State:
         """The state for a service object that is new, or was forgotten."""
@@ -233,8 +236,10 @@ class Red:
         self._by_service[service] = state
         return state
 
-    def _new_series(self, state: _State, table: _Table, key: Key, start_ns: int) -> Series:
-        """A series for ``key``, or the overflow series if a limit is reached."""
+    def _new_series(
+        self, state: _State, table: _Table, key: Key, start_ns: int
+    ) -> tuple[Series, str]:
+        """A series for ``key``, or the overflow series and the limit that is reached."""
         instrument = table.instrument
         limit = ""
         if state.size >= self._max_per_service:
@@ -242,13 +247,12 @@ class Red:
         elif self._size >= self._max_series:
             limit = "total"
         if limit:
-            self._counters.add(SERIES_OVERFLOWED, label=limit)
             if table.overflow is None:
-                table.overflow = Series(OVERFLOW, len(instrument.buckets), start_ns)
-            return table.overflow
+                table.overflow = Series(OVERFLOW, instrument.buckets, start_ns)
+            return table.overflow, limit
         present = zip(instrument.attributes, key, strict=True)
         attributes = {name: value for name, value in present if value is not None}
-        series = table.series[key] = Series(attributes, len(instrument.buckets), start_ns)
+        series = table.series[key] = Series(attributes, instrument.buckets, start_ns)
         state.size += 1
         self._size += 1
-        return series
+        return series, ""

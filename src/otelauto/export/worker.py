@@ -6,16 +6,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 from otelauto.counters import Counters, Meaning
+from otelauto.export.encoded import spans_of
 from otelauto.export.exporter import Ledger, Reason, Trouble
 from otelauto.export.queue import BoundedQueue
-from otelauto.spans.span import Span
 
-Handle = Callable[[list[Span]], None]
+T = TypeVar("T")
 
 
-class Worker:
+class Worker(Generic[T]):
     """The queue, the thread and the book-keeping that exporters of spans share.
 
     ``handle`` publishes one batch and counts each of its spans as sent or dropped; an exception
@@ -28,7 +29,7 @@ class Worker:
     def __init__(
         self,
         name: str,
-        handle: Handle,
+        handle: Callable[[list[T]], None],
         ledger: Ledger,
         counters: Counters,
         trouble: Trouble,
@@ -38,7 +39,7 @@ class Worker:
         batch_timeout_s: float,
         abort: Callable[[], None] = lambda: None,
     ) -> None:
-        self._queue: BoundedQueue[Span] = BoundedQueue(queue_size)
+        self._queue: BoundedQueue[T] = BoundedQueue(queue_size)
         self._handle = handle
         self._ledger = ledger
         self._counters = counters
@@ -56,9 +57,9 @@ class Worker:
         """Start the thread."""
         self._thread.start()
 
-    def offer(self, spans: Sequence[Span]) -> None:
+    def offer(self, spans: Sequence[T]) -> None:
         """Queue ``spans``; those beyond the room are counted. Never blocks."""
-        lost = len(spans) - self._queue.put(spans)
+        lost = sum(map(spans_of, spans)) - self._queue.put(spans)
         if lost:
             self._counters.add(self._ledger.dropped, lost, Reason.QUEUE_FULL)
 
@@ -109,7 +110,7 @@ class Worker:
     def _run(self) -> None:
         while (batch := self._queue.take(self._batch_size, self._batch_timeout_s)) is not None:
             with self._lock:
-                self._in_hand = len(batch)
+                self._in_hand = sum(map(spans_of, batch))
             try:  # the thread must outlive a defect
                 self._handle(batch)
             except Exception as error:

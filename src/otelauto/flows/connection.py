@@ -1,22 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One connection: which protocol it speaks, where its conversation can be picked up, its exchanges.
-
-DETECTING   no protocol yet: each turn's first bytes are shown to every protocol
-LOST        the protocol is known, the place is not: looking for a turn that begins a request
-FOLLOWING   a conversation is read
-IGNORED     nothing will be read any more
-
-DETECTING -> FOLLOWING   a request was recognised
-DETECTING -> IGNORED     ciphertext, or nothing known within a few turns
-FOLLOWING -> LOST        Desync
-LOST -> FOLLOWING        a request was recognised
-LOST -> DETECTING        Desync again and again without one whole exchange; IGNORED the second time
-FOLLOWING -> IGNORED     the connection was upgraded to something else
-"""
+"""One connection: which protocol it speaks, where it can be picked up, its exchanges."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +13,7 @@ from otelauto.flows import meanings
 from otelauto.flows.conversation import Conversation, Entry
 from otelauto.flows.endpoints import GENEROUS, Endpoint, Endpoints, key_of
 from otelauto.flows.records import ends
+from otelauto.flows.state import State
 from otelauto.flows.stream import ByteStream
 from otelauto.flows.vocabulary import (
     Address,
@@ -41,26 +28,21 @@ from otelauto.flows.vocabulary import (
     Side,
     Verdict,
 )
+from otelauto.hot.lane import Lane, Tally
 
 LOOK_MAX = 16 * 1024  # bytes of a turn looked at for a protocol
 TURNS_FRESH = 2  # turns looked at on a connection seen from its beginning
 TURNS_JOINED = 8  # ... joined midstream
 DESYNCS_MAX = 8  # in a row, before the protocol is doubted
+# Exchanges read here after the fast lane gave a connection back; doubled each time.
+STAY_MIN = 2
+STAY_MAX = 1024
 GENEROUS_EXCHANGES = 32  # after missing bytes, before less is copied again
 
 _TURN_START = int(SegmentFlag.FLAG_TURN_START)
 _TAIL = int(SegmentFlag.FLAG_TAIL)
 _MIDSTREAM = int(SegmentFlag.FLAG_MIDSTREAM)
 _UNKNOWN_ENDS = (Address(Family.INET, ""), Address(Family.INET, ""))
-
-
-class State(enum.Enum):
-    """See the module's docstring."""
-
-    DETECTING = enum.auto()
-    LOST = enum.auto()
-    FOLLOWING = enum.auto()
-    IGNORED = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +64,7 @@ class Connection:
         "_candidates",
         "_conversation",
         "_desyncs",
+        "_ejections",
         "_endpoint",
         "_generous",
         "_hub",
@@ -91,6 +74,7 @@ class Connection:
         "_revised",
         "_serves",
         "_state",
+        "_stay",
         "_turns",
         "carries",
         "cookie",
@@ -127,6 +111,8 @@ class Connection:
         self._desyncs = 0
         self._revised = False
         self._endpoint: Endpoint | None = None
+        self._ejections = 0
+        self._stay = 0  # exchanges to be read here before the fast lane may have the connection
         self._generous = 0  # exchanges of which more is still to be copied
         self._applied: Verdict | None = None  # the connection's own, which beats its endpoint's
         # Until the bytes tell. connect() leaves a role, accept() does not.
@@ -143,6 +129,11 @@ class Connection:
     def ignored(self) -> bool:
         """Whether nothing will be read any more."""
         return self._state is State.IGNORED
+
+    @property
+    def side(self) -> Side:
+        """Which end of the conversation the watched process is."""
+        return Side.SERVER if self._request_direction == 0 else Side.CLIENT
 
     @property
     def serves(self) -> bool:
@@ -168,6 +159,52 @@ class Connection:
     def waits(self) -> bool:
         """Whether silence would finish something."""
         return self._conversation is not None and self._conversation.waits()
+
+    # ---- the fast lane ----
+
+    def adoptable(self) -> bool:
+        """Whether compiled code can go on from here, knowing the offsets and nothing else."""
+        conversation = self._conversation
+        return (
+            conversation is not None
+            and conversation.rests()
+            and self._stay <= 0
+            and not (self._generous or self._desyncs or self.missing)
+        )
+
+    def adopt(self, lane: Lane, peer: bytes) -> None:
+        """Let ``lane`` read on. ``peer`` is how its spans name the peer."""
+        endpoint = self._endpoint
+        if endpoint is None:
+            return
+        tally = endpoint.tally
+        if tally is None:
+            tally = endpoint.tally = Tally(endpoint)
+        if self._has_own_verdict(endpoint):
+            tally.followers.add(self)
+        lane.adopt(
+            self.cookie, self.sequence, self.streams[0].end, self.streams[1].end,
+            self._request_direction, self.tgid, self.last_ns,
+            self.ends[0].family is Family.UNIX, tally, peer,
+        )  # fmt: skip
+
+    def resume(self, sequence: int, offsets: tuple[int, int], last_ns: int, usual: bool) -> None:
+        """The lane leaves the connection here, between two exchanges.
+
+        ``usual``: it was for something that the lane does not read; then it is not asked again
+        soon, and each time less so.
+        """
+        self.sequence, self.last_ns = sequence, last_ns
+        if self._endpoint is not None and self._endpoint.tally is not None:
+            self._hub.endpoints.fold(self._endpoint.tally)
+            self._endpoint.tally.followers.discard(self)
+        for stream, offset in zip(self.streams, offsets, strict=True):
+            stream.restart(offset)
+        if usual:
+            self._stay = min(STAY_MIN << self._ejections, STAY_MAX)
+            self._ejections += 1
+
+    # ---- records ----
 
     def segment(self, segment: Segment, payload: bytes) -> None:
         """Take bytes that moved."""
@@ -397,7 +434,7 @@ class Connection:
     def _publish(self, parser: Parser[Any], entry: Entry, incomplete: str | None) -> None:
         hub = self._hub
         request, response = entry.request, entry.response
-        side = Side.SERVER if self._request_direction == 0 else Side.CLIENT
+        side = self.side
         said = parser.describe(side, self.ends, request, response)
         end_ns = self.last_ns
         if incomplete is None and response is not None:
@@ -437,15 +474,24 @@ class Connection:
         """
         endpoint = self._endpoint
         self._desyncs = 0
+        self._stay -= 1
         if endpoint is None:
             return
         heads = (request.head_size, response.head_size)
         cut = (request.truncated, response.truncated)
         self._hub.endpoints.learn(endpoint, heads, cut, pipelined)
-        own = self._applied is not None or endpoint.key is None
         if self._generous:
             self._generous -= 1
-        elif own and endpoint.verdict is not None and endpoint.verdict is not self._applied:
+        else:
+            self.pass_on(endpoint)
+
+    def _has_own_verdict(self, endpoint: Endpoint) -> bool:
+        return self._applied is not None or endpoint.key is None
+
+    def pass_on(self, endpoint: Endpoint) -> None:
+        """Make the verdict of ``endpoint`` the connection's own, if it needs one."""
+        own = self._has_own_verdict(endpoint)
+        if own and endpoint.verdict is not None and endpoint.verdict is not self._applied:
             self._say(endpoint.verdict)
 
 

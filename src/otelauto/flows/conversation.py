@@ -88,6 +88,21 @@ class Conversation:
         """Whether silence would finish something."""
         return bool(self._held or (self._pending and self._pending[0].response is not None))
 
+    def rests(self) -> bool:
+        """Whether it stands between two exchanges, with nothing open and nothing in doubt."""
+        requests, responses = self.requests, self.responses
+        return (
+            not self._pending
+            and self._certain
+            and not self._held
+            and requests.message is None
+            and responses.message is None
+            and not (requests.candidate or responses.candidate)
+            and requests.stream.rests()
+            and responses.stream.rests()
+            and self.parser.compiled
+        )
+
     def missed(self) -> None:
         """A record of the connection was lost."""
         for half in (self.requests, self.responses):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from otelauto.abi import AbiLimit, CaptureMode
 from otelauto.flows.vocabulary import Address, Family, Verdict
+from otelauto.hot.lane import Tally
 
 LEARN_EXCHANGES = 8  # in a row, before less is copied
 RELEARN_MAX = 4096
@@ -44,6 +45,7 @@ class Endpoint:
     want_request: int = WANT_REQUEST
     want_response_max: int = WANT_RESPONSE_MAX
     verdict: Verdict | None = None
+    tally: Tally | None = None  # of its connections in the fast lane
 
 
 def key_of(netns: int, local: Address, peer: Address, serves: bool) -> Key | None:
@@ -98,19 +100,37 @@ class Endpoints:
         self, endpoint: Endpoint, heads: tuple[int, int], cut: tuple[bool, bool], pipelined: bool
     ) -> None:
         """Take in one whole exchange: head sizes of request and response, and which were cut."""
+        if endpoint.tally is not None:
+            self.fold(endpoint.tally)
         if pipelined:
             self._unlearn(endpoint)
             return
-        endpoint.plain += 1
         response = 2 * heads[1] if cut[1] else heads[1]
         grown = response > endpoint.largest_response
-        if grown:
-            endpoint.largest_response = response
         if cut[1] and endpoint.want_response_max < AbiLimit.CAPTURE_MAX:
             endpoint.want_response_max = int(AbiLimit.CAPTURE_MAX)
             grown = True
         if cut[0] and endpoint.want_request < AbiLimit.CAPTURE_MAX:
             endpoint.want_request = int(AbiLimit.CAPTURE_MAX)
+            grown = True
+        self._learn_plain(endpoint, 1, response, grown)
+
+    def fold(self, tally: Tally) -> None:
+        """Take in what connections in the fast lane have shown."""
+        exchanges, response = tally.take()
+        if exchanges:
+            self._learn_plain(tally.endpoint, exchanges, response, False)
+            for connection in tally.followers:
+                connection.pass_on(tally.endpoint)
+
+    def _learn_plain(self, endpoint: Endpoint, exchanges: int, response: int, grown: bool) -> None:
+        """``exchanges`` one after another; ``response`` is the size of the largest response head.
+
+        ``grown``: there is another reason to want more than before.
+        """
+        endpoint.plain += exchanges
+        if response > endpoint.largest_response:
+            endpoint.largest_response = response
             grown = True
         if endpoint.verdict is None or endpoint.verdict.want == GENEROUS.want:
             if endpoint.plain >= endpoint.needed:

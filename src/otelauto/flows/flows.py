@@ -17,7 +17,8 @@ from otelauto.flows import meanings
 from otelauto.flows.connection import Connection, Hub
 from otelauto.flows.endpoints import Endpoints
 from otelauto.flows.records import BadRecordError, decode
-from otelauto.flows.vocabulary import Exchange, Family, Recognizer, Verdict
+from otelauto.flows.vocabulary import Address, Exchange, Family, Recognizer, Side, Verdict
+from otelauto.hot.lane import Lane
 
 QUIET_NS = 500_000_000  # silence that ends what only silence can end
 UNIX_STALLED_NS = 5_000_000_000  # AF_UNIX: a response that ends at close has ended
@@ -51,6 +52,10 @@ class Summary:
     unread: tuple[Unread, ...]
 
 
+# How the spans of a connection name its peer, encoded; None: the lane must not have it.
+Admit = Callable[[Side, int, Address, Address], bytes | None]
+
+
 class Flows:
     """Feeds records to their connections and keeps the table of connections bounded."""
 
@@ -60,14 +65,25 @@ class Flows:
         counters: Counters,
         deliver: Callable[[Exchange], None],
         connections_max: int = CONNECTIONS_MAX,
+        lane: Lane | None = None,
+        admit: Admit = lambda side, tgid, local, peer: None,
     ) -> None:
-        """``deliver`` gets every exchange once."""
+        """``deliver`` gets every exchange once, but those that ``lane`` counts itself.
+
+        ``admit`` is asked with the side, the process and the local and remote address of each
+        connection that ``lane`` could read.
+        """
+        self._lane = lane
+        self._admit = admit
+        if lane is not None:
+            lane.rest, lane.resume = self._read, self._resume
         self._counters = counters
         self._connections_max = connections_max
         self._endpoints = Endpoints()
         self._hub = Hub(protocols, counters, self._hand_on, self._endpoints, self._note_unread)
         self._deliver = deliver
         self._delivered = 0  # since the last tick
+        self._in_lane = 0  # exchanges of the lane, up to the last tick
         self._connections: OrderedDict[int, Connection] = OrderedDict()
         self._closing_unseen: set[int] = set()  # whose close leaves no record: AF_UNIX, unknown
         self._waiting: dict[int, tuple[Connection, Segment]] = {}
@@ -75,8 +91,19 @@ class Flows:
         self._gaps: dict[int, Connection] = {}
         self._swept_ns = 0
 
+    @property
+    def lane(self) -> Lane | None:
+        """What the ring may be drained into instead of calling :meth:`feed`."""
+        return self._lane
+
     def feed(self, record: memoryview | bytes) -> None:
         """Take one record of the data ring; a bad one is counted and dropped."""
+        if self._lane is not None:
+            self._lane.feed(record)
+        else:
+            self._read(record)
+
+    def _read(self, record: memoryview | bytes) -> None:
         try:
             head, payload = decode(record)
         except BadRecordError as problem:
@@ -100,8 +127,54 @@ class Flows:
             connection.segment(head, payload)
             if connection.waits():
                 self._waiting[head.connection] = (connection, head)
+            elif self._lane is not None and connection.adoptable():
+                self._adopt(self._lane, connection)
         elif connection.ending(head):
             self._remove(head.connection)
+
+    # ---- the fast lane ----
+
+    def _adopt(self, lane: Lane, connection: Connection) -> None:
+        peer = self._admit(connection.side, connection.tgid, *connection.ends)
+        if peer is not None:
+            connection.adopt(lane, peer)
+
+    def _resume(
+        self,
+        cookie: int,
+        sequence: int,
+        offsets: tuple[int, int],
+        last_ns: int,
+        records: list[bytes],
+        usual: bool,
+    ) -> None:
+        """The lane gives a connection back, with the records of the exchange in progress."""
+        self._connections[cookie].resume(sequence, offsets, last_ns, usual)
+        for record in records:
+            self._read(record)
+
+    def _reclaim(self, cookie: int) -> Connection:
+        """The connection, which the lane has no longer."""
+        if self._lane is not None:
+            self._lane.take_out(cookie)
+        return self._connections[cookie]
+
+    def _last_ns(self, connection: Connection) -> int:
+        """When something passed last on the connection, wherever it is read."""
+        if self._lane is None:
+            return connection.last_ns
+        return self._lane.last_ns(connection.cookie) or connection.last_ns
+
+    def _collect(self, lane: Lane, now_ns: int) -> None:
+        """Take over what the lane has counted."""
+        self._delivered += lane.exchanges - self._in_lane
+        self._in_lane = lane.exchanges
+        for tally in lane.take_tallies():
+            self._endpoints.fold(tally)
+        for cookie in lane.stalled(now_ns - UNIX_STALLED_NS):
+            lane.take_out(cookie)
+
+    # ---- the table ----
 
     def _hand_on(self, exchange: Exchange) -> None:
         self._delivered += 1
@@ -145,10 +218,10 @@ class Flows:
         looked_at = list(islice(self._connections.values(), EVICTION_SAMPLE))
         for connection in looked_at:
             self._connections.move_to_end(connection.cookie)
-        self._expire(min(looked_at, key=lambda connection: connection.last_ns).cookie, "full")
+        self._expire(min(looked_at, key=self._last_ns).cookie, "full")
 
     def _expire(self, cookie: int, reason: str) -> None:
-        self._connections[cookie].finish("expired")
+        self._reclaim(cookie).finish("expired")
         self._remove(cookie)
         self._counters.add(meanings.CONNECTIONS_EXPIRED, label=reason)
 
@@ -180,6 +253,8 @@ class Flows:
 
         Call it after each drain: silence is judged by the records that were fed.
         """
+        if self._lane is not None:
+            self._collect(self._lane, now_ns)
         self._count_delivered()
         for cookie, (connection, segment) in list(self._waiting.items()):
             silence = now_ns - connection.last_ns
@@ -210,13 +285,13 @@ class Flows:
             limit = IDLE_NS
             if cookie in self._closing_unseen:
                 limit = UNIX_FINISHED_NS if connection.half_closed else UNIX_IDLE_NS
-            if now_ns - connection.last_ns >= limit:
+            if now_ns - self._last_ns(connection) >= limit:
                 self._expire(cookie, "idle")
 
     def interrupt(self) -> None:
         """Nothing is seen for a while: what is in flight is lost, and connections begin anew."""
-        for connection in self._connections.values():
-            connection.interrupted()
+        for cookie in list(self._connections):
+            self._reclaim(cookie).interrupted()
         self._waiting.clear()
 
     def shorten_heads(self, shorten: bool) -> None:
@@ -236,10 +311,12 @@ class Flows:
         """
         for cookie in list(self._connections):
             self._abort(cookie)
+        if self._lane is not None:
+            self._collect(self._lane, 0)
         self._count_delivered()
 
     def _abort(self, cookie: int) -> None:
-        connection = self._connections[cookie]
+        connection = self._reclaim(cookie)
         connection.quiet()
         connection.finish("aborted")
         self._remove(cookie)

@@ -98,6 +98,10 @@ class ByteStream:
             self._held -= len(payload)
             self._data += payload[self._start + len(self._data) - offset :]
 
+    def rests(self) -> bool:
+        """Whether everything that passed was read, and more may come."""
+        return self.position == self.end and not self.ended
+
     def window(self) -> bytes:
         """The known bytes from ``position`` up to the first hole or the end."""
         if self._start != self.position:

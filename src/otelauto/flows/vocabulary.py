@@ -230,6 +230,11 @@ class Parser(Protocol[M]):
 
     upgraded: bool  # the bytes that follow are no longer of this protocol
 
+    @property
+    def compiled(self) -> bool:
+        """Whether, between two exchanges, compiled code (hot/) can read in this one's place."""
+        ...
+
     def read(self, role: Role, stream: Stream, request: M | None) -> M | None:
         """The next message, once its head is there; ``None``: more bytes are needed.
 

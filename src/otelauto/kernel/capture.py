@@ -10,7 +10,7 @@ import os
 import select
 import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from otelauto import abi
 from otelauto.errors import KernelError
 from otelauto.kernel.libbpf import library
 from otelauto.kernel.objects import BpfObject, Probe, ProgramCost, RejectedError
-from otelauto.kernel.ring import Ring
+from otelauto.kernel.ring import Ring, Take
 from otelauto.kernel.tiers import TIERS, Tier
 
 log = logging.getLogger("otelauto.kernel")
@@ -237,7 +237,7 @@ class Capture:
         with suppress(ValueError):
             self._wakeups.write(ONE)
 
-    def drain_records(self, take: Callable[[memoryview], None]) -> int:
+    def drain_records(self, take: Take) -> int:
         """Hand over the records that wait; returns how many. Views are valid in ``take`` only."""
         self.largest_backlog = max(self.largest_backlog, self._records.waiting)
         taken = self._records.drain(take)

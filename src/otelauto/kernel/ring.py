@@ -4,8 +4,7 @@
 Layout of the mapping: a consumer page, a producer page, the data twice in a row (so that a record
 that wraps is contiguous). Of the second copy only so much is mapped as a record can reach into: a
 mapped page counts as resident memory of this process. Each record has an 8-byte header: length with
-two flag bits, and a page offset. Loads of the producer position need acquire order; x86-64 gives it
-to plain loads, and this class refuses other machines.
+two flag bits, and a page offset. The walk itself is compiled (hot/ring.pyx).
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ from typing import Final
 
 from otelauto import abi
 from otelauto.errors import KernelError
+from otelauto.hot.ring import Sink, walk
 
-BUSY: Final = 1 << 31
-DISCARDED: Final = 1 << 30
-LENGTH_MASK: Final = DISCARDED - 1
 HEADER: Final = 8
 LARGEST: Final = HEADER + abi.SEGMENT.size + abi.AbiLimit.CAPTURE_MAX  # record, header included
-GIVE_BACK: Final = 64 << 10  # bytes taken before their room is given back, in the middle of a drain
+Take = Callable[[memoryview], None] | Sink  # what records are handed to
 
 
 class Ring:
@@ -43,44 +40,23 @@ class Ring:
         self._consumer = memoryview(self._consumer_map).cast("Q")
         self._producer = memoryview(self._producer_map)[:page].cast("Q")
         self._data = memoryview(self._producer_map)[page:]
-        self._words = self._data.cast("I")
 
     @property
     def waiting(self) -> int:
         """Bytes produced and not consumed yet, record headers included."""
         return self._producer[0] - self._consumer[0]
 
-    def drain(self, take: Callable[[memoryview], None]) -> int:
+    def drain(self, take: Take) -> int:
         """Hand each waiting record to ``take`` and free it; returns how many there were.
 
         The view is valid during the call only. Stops at a record that is still being written, and
         at the producer position found on entry: a busy producer cannot hold the caller here.
         """
-        data, words, mask = self._data, self._words, self.size - 1
-        position, end = self._consumer[0], self._producer[0]
-        give_back = position + GIVE_BACK
-        taken = 0
-        try:
-            while position < end:
-                at = position & mask
-                header = words[at >> 2]
-                if header & BUSY:
-                    break
-                length = header & LENGTH_MASK
-                position += (length + HEADER + 7) & ~7
-                if not header & DISCARDED:
-                    taken += 1
-                    take(data[at + HEADER : at + HEADER + length])
-                    if position >= give_back:
-                        self._consumer[0] = position
-                        give_back = position + GIVE_BACK
-        finally:
-            self._consumer[0] = position
-        return taken
+        return walk(self._consumer, self._producer, self._data, self.size, take)
 
     def close(self) -> None:
         """Unmap. The ring itself goes with its last file descriptor."""
-        for view in (self._consumer, self._producer, self._words, self._data):
+        for view in (self._consumer, self._producer, self._data):
             view.release()
         self._consumer_map.close()
         self._producer_map.close()

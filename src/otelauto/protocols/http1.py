@@ -82,6 +82,11 @@ class Http1Parser:
         self._proxied: Address | None = None
         self._describer = http1_describe.Describer(settings)
 
+    @property
+    def compiled(self) -> bool:
+        """As long as this is HTTP, and the peer is the client."""
+        return not self.upgraded and self._proxied is None
+
     def read(self, role: Role, stream: Stream, request: Http1Message | None) -> Http1Message | None:
         """The next message, once its head is there. Raises Desync on anything else."""
         if request is None or role is Role.REQUEST:

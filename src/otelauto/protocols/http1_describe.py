@@ -118,7 +118,7 @@ class Describer:
         key = (side, peer, client)
         if self._constant_of != key:
             self._constant_of = key
-            self._constant = _address_attributes(side, peer, client)
+            self._constant = address_attributes(side, peer, client)
         return self._constant
 
     def _add_url(
@@ -159,7 +159,8 @@ class Describer:
         return known
 
 
-def _address_attributes(side: Side, peer: Address, client: Address) -> Attributes:
+def address_attributes(side: Side, peer: Address, client: Address) -> Attributes:
+    """What is known of the other end; ``client`` is who sent the request through it."""
     attributes: Attributes = {}
     if peer.host:
         attributes["network.peer.address"] = peer.host

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from otelauto.counters import Counters, Meaning
 from otelauto.errors import ConfigError
 from otelauto.flows.vocabulary import Exchange, Side
+from otelauto.hot.cells import Hits
 from otelauto.spans.span import Service, Span
-from otelauto.spans.templates import WILDCARD, Templates
+from otelauto.spans.templates import WILDCARD, Templates, looks_like_id
 
 ROUTE = "http.route"
 OTHER = "other"
@@ -76,6 +78,7 @@ class Patterns:
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._root = _Place()
+        self.name_ids = False  # a pattern has a literal segment that looks like an identifier
         for pattern in patterns:
             self._add(pattern)
         self.empty = not patterns
@@ -102,14 +105,30 @@ class Patterns:
                 place.parameter = place.parameter or _Place()
                 place = place.parameter
             else:
+                self.name_ids |= looks_like_id(segment)
                 place = place.children.setdefault(segment, _Place())
         place.here = place.here or pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The route of a path, if it has one.
+
+    ``raw``: it is the path itself. ``hits`` is where requests of the path are to be counted, if
+    anywhere. ``overflowed``: the service has no room for the route that it would have.
+    """
+
+    route: str | None
+    raw: bool = False
+    hits: Hits | None = None
+    overflowed: bool = False
 
 
 class Routes:
     """The stage that sets ``http.route`` of server spans and makes it part of their name.
 
-    A span name never holds a raw path: with ``unmatched: path`` it stays the method.
+    A span name never holds a raw path: with ``unmatched: path`` it stays the method. ``on_change``
+    is called when what :meth:`find` gave may not be true any more.
     """
 
     def __init__(
@@ -118,8 +137,10 @@ class Routes:
         patterns: Sequence[str] = (),
         unmatched: Unmatched = Unmatched.LOW_CARDINALITY,
         max_routes: int = DEFAULT_MAX_ROUTES,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._counters = counters
+        self._on_change = on_change
         self._patterns = Patterns(patterns)
         self._unmatched = unmatched
         self._max_routes = max_routes
@@ -130,44 +151,53 @@ class Routes:
         """Set the route, where the exchange has a path and this is its server."""
         if exchange.path is None or span.side is not Side.SERVER:
             return
-        route = None if self._patterns.empty else self._patterns.match(exchange.path)
-        raw = False
-        if route is None:
-            route = self._of_unmatched(span.service, exchange.path)
-            raw = self._unmatched is Unmatched.PATH and route != OTHER
-        if route is None:
+        found = self.find(span.service, exchange.path)
+        if found.hits is not None:
+            found.hits.count += 1
+        if found.overflowed:
+            self._counters.add(ROUTES_OVERFLOWED)
+        if found.route is None:
             return
-        span.attributes[ROUTE] = route
-        if not raw:
-            span.name = f"{span.name} {route}"
+        span.attributes[ROUTE] = found.route
+        if not found.raw:
+            span.name = f"{span.name} {found.route}"
+
+    def find(self, service: Service, path: str) -> Found:
+        """The route of ``path``; the caller has to count the request."""
+        route = None if self._patterns.empty else self._patterns.match(path)
+        return self._of_unmatched(service, path) if route is None else Found(route)
+
+    @property
+    def by_shape(self) -> bool:
+        """Whether paths that differ only in what looks like identifiers have one route."""
+        return self._unmatched is not Unmatched.PATH and not self._patterns.name_ids
 
     def forget(self, service: Service) -> None:
         """The service is gone: what was learnt about it is, too."""
         self._templates.pop(service, None)
         self._known.pop(service, None)
 
-    def _of_unmatched(self, service: Service, path: str) -> str | None:
+    def _of_unmatched(self, service: Service, path: str) -> Found:
         match self._unmatched:
             case Unmatched.UNSET:
-                return None
+                return Found(None)
             case Unmatched.WILDCARD:
-                return WILDCARD
+                return Found(WILDCARD)
             case Unmatched.PATH:
-                return self._capped(service, path)
+                return self._capped(service, path, True, None)
             case Unmatched.LOW_CARDINALITY:
                 templates = self._templates.get(service)
                 if templates is None:
-                    templates = self._templates[service] = Templates()
-                return self._capped(service, templates.template(path))
+                    templates = self._templates[service] = Templates(self._on_change)
+                route, hits = templates.find(path) or (None, None)
+                return self._capped(service, route, False, hits)
 
-    def _capped(self, service: Service, route: str | None) -> str:
+    def _capped(self, service: Service, route: str | None, raw: bool, hits: Hits | None) -> Found:
         known = self._known.get(service)
         if known is None:
             known = self._known[service] = set()
-        if route in known:
-            return route
-        if route is None or len(known) >= self._max_routes:
-            self._counters.add(ROUTES_OVERFLOWED)
-            return OTHER
-        known.add(route)
-        return route
+        if route not in known:
+            if route is None or len(known) >= self._max_routes:
+                return Found(OTHER, False, hits, True)
+            known.add(route)
+        return Found(route, raw, hits)

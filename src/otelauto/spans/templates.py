@@ -15,6 +15,9 @@ Memory is bounded: segments beyond the depth or the size of the tree are not rem
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+
+from otelauto.hot.cells import Hits
 
 WILDCARD = "*"
 MAX_DEPTH = 12  # segments; what follows is one wildcard
@@ -70,21 +73,21 @@ def _token_is_id(token: str) -> bool:
 
 
 class _Node:
-    """One place in the tree. ``hits`` counts the paths that end here."""
+    """One place in the tree. ``hits`` counts the requests whose path ends here."""
 
     __slots__ = ("children", "hits", "limit", "settled", "wild")
 
     def __init__(self) -> None:
         self.children: dict[str, _Node] = {}
         self.wild: _Node | None = None
-        self.hits = 0
+        self.hits = Hits()
         self.limit = FIRST_LIMIT
         self.settled = False  # no new literal is learnt here
 
     def weight(self) -> int:
         """Requests that ended here or below."""
         below = sum(child.weight() for child in self.children.values())
-        return self.hits + below + (self.wild.weight() if self.wild is not None else 0)
+        return self.hits.count + below + (self.wild.weight() if self.wild is not None else 0)
 
     def size(self) -> int:
         """Nodes here and below."""
@@ -93,29 +96,40 @@ class _Node:
 
 
 class Templates:
-    """The learned templates of one service. Used by one thread."""
+    """The learned templates of one service. Used by one thread.
 
-    def __init__(self) -> None:
+    ``on_change`` is called when templates that were given may not be those of their paths any more.
+    """
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self._root = _Node()
         self._nodes = 1
-        self._cache: dict[str, tuple[str, _Node]] = {}
+        self._cache: dict[str, tuple[str, Hits]] = {}
+        self._on_change = on_change
 
     def template(self, path: str) -> str | None:
         """The template of ``path``, or ``None`` when there is no room to learn another."""
+        found = self.find(path)
+        if found is None:
+            return None
+        template, hits = found
+        hits.count += 1
+        return template
+
+    def find(self, path: str) -> tuple[str, Hits] | None:
+        """The template of ``path`` and where its requests are to be counted."""
         cached = self._cache.get(path)
         if cached is not None:
-            cached[1].hits += 1
-            return cached[0]
+            return cached
         walked = self._walk(path.strip("/").split("/"))
         if walked is None:
             return None
-        template, leaf = walked
-        leaf.hits += 1
+        found = walked[0], walked[1].hits
         if len(path) <= CACHED_LENGTH:
             if len(self._cache) >= CACHED_PATHS:
                 self._cache.clear()
-            self._cache[path] = (template, leaf)
-        return template
+            self._cache[path] = found
+        return found
 
     def _walk(self, segments: list[str]) -> tuple[str, _Node] | None:
         if len(segments) > MAX_DEPTH:
@@ -167,9 +181,10 @@ class Templates:
             self._merge(node.children.pop(name), wild)
         self._nodes = self._root.size()
         self._cache.clear()
+        self._on_change()
 
     def _merge(self, source: _Node, target: _Node) -> None:
-        target.hits += source.hits
+        target.hits.count += source.hits.count
         for name, child in source.children.items():
             known = target.children.get(name)
             if known is not None:

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from otelauto.hot.http1 cimport Span as Text
+
+cdef struct Variable:
+    # What differs between the spans of one row. A NULL text is absent.
+    uint64_t start_ns
+    uint64_t end_ns
+    Text path
+    Text user_agent
+    Text traceparent
+    bint has_request_size
+    bint has_response_size
+    uint64_t request_size
+    uint64_t response_size
+
+cdef class Names:
+    cdef bytes path, user_agent, request_size, response_size
+
+cdef class Template:
+    cdef Names names
+    cdef bytes front  # name and kind
+    cdef bytes back  # constant attributes and status
+    cdef bytes url  # what comes before the path in url.full; None if the span has none
+    cdef bytes url_name
+
+cdef class Batch:
+    cdef object service
+    cdef uint8_t* data
+    cdef size_t size
+    cdef size_t room
+    cdef uint32_t count
+    cdef uint8_t* reserve(self, size_t more) except NULL
+
+cdef class Pool:
+    cdef object random_bytes
+    cdef bytes pool
+    cdef uint32_t used
+    cdef int take(self, uint8_t* to, uint32_t size) except -1
+
+cdef class Writer:
+    cdef Pool pool
+    cdef public long long wall_offset_ns
+    cdef public uint64_t sample_below
+    cdef public uint64_t sampled_out
+    cdef uint8_t* identity(self, uint8_t* at, Text traceparent) except NULL
+    cdef int write(self, Batch batch, Template template, bytes peer, const Variable* v) except -1

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OTLP spans from templates: trace.v1 Span messages, as fields ``ScopeSpans.spans`` (2).
+
+What is written here decodes to the same as what export/otlp_encode.py writes.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove
+
+from otelauto.hot.http1 cimport Span as Text, hex_value
+
+cdef enum:
+    POOL_SIZE = 4096
+    SAMPLED = 1
+    FIXED_SIZE = 128  # more than what ids, times, tags and sizes need
+
+
+cdef class Names:
+    """Encoded names (KeyValue.key) of the attributes that differ within a row."""
+
+    def __cinit__(self, bytes path, bytes user_agent, bytes request_size, bytes response_size):
+        self.path = path
+        self.user_agent = user_agent
+        self.request_size = request_size
+        self.response_size = response_size
+
+
+cdef class Template:
+    """What the spans of one row have in common."""
+
+    def __cinit__(self, Names names, bytes front, bytes back, bytes url_name, bytes url):
+        self.names = names
+        self.front = front
+        self.back = back
+        self.url_name = url_name
+        self.url = url
+
+
+cdef class Batch:
+    """Encoded spans of one service."""
+
+    def __cinit__(self, service):
+        self.service = service
+
+    def __dealloc__(self):
+        free(self.data)
+
+    cdef uint8_t* reserve(self, size_t more) except NULL:
+        cdef size_t room
+        cdef uint8_t* data
+        if self.size + more > self.room:
+            room = max(2 * self.room, self.size + more, <size_t> 4096)
+            data = <uint8_t*> realloc(self.data, room)
+            if data == NULL:
+                raise MemoryError
+            self.data, self.room = data, room
+        return self.data + self.size
+
+    def taken(self):
+        """(service, number of spans, their bytes)."""
+        return self.service, self.count, PyBytes_FromStringAndSize(<char*> self.data, self.size)
+
+
+cdef class Pool:
+    """Random ids. A system call for each costs more than the rest of a span."""
+
+    def __cinit__(self, random_bytes):
+        self.random_bytes = random_bytes
+        self.pool = b""
+
+    cdef int take(self, uint8_t* to, uint32_t size) except -1:
+        """``size`` random bytes that are not all zero (an all-zero id is invalid)."""
+        cdef uint32_t i
+        cdef uint8_t any_set = 0
+        while not any_set:
+            if self.used + size > <uint32_t> PyBytes_GET_SIZE(self.pool):
+                self.pool = self.random_bytes(POOL_SIZE)
+                self.used = 0
+            memcpy(to, PyBytes_AS_STRING(self.pool) + self.used, size)
+            self.used += size
+            for i in range(size):
+                any_set |= to[i]
+        return 0
+
+
+cdef inline uint32_t varint_size(uint64_t value) noexcept nogil:
+    cdef uint32_t size = 1
+    while value >= 0x80:
+        value >>= 7
+        size += 1
+    return size
+
+
+cdef inline uint8_t* put_varint(uint8_t* at, uint64_t value) noexcept nogil:
+    while value >= 0x80:
+        at[0] = <uint8_t> (value | 0x80)
+        value >>= 7
+        at += 1
+    at[0] = <uint8_t> value
+    return at + 1
+
+
+cdef inline uint8_t* put_constant(uint8_t* at, bytes constant) noexcept:
+    memcpy(at, PyBytes_AS_STRING(constant), PyBytes_GET_SIZE(constant))
+    return at + PyBytes_GET_SIZE(constant)
+
+
+cdef inline uint8_t* put_fixed64(uint8_t* at, uint8_t tag, uint64_t value) noexcept nogil:
+    cdef uint32_t i
+    at[0] = tag
+    for i in range(8):
+        at[1 + i] = <uint8_t> (value >> (8 * i))
+    return at + 9
+
+
+cdef inline uint8_t* put_key(uint8_t* at, bytes name, uint32_t value_size) noexcept:
+    """Span.attributes = 9 up to KeyValue.value = 2, whose message has ``value_size`` bytes."""
+    at[0] = 0x4a
+    at = put_varint(at + 1, PyBytes_GET_SIZE(name) + 1 + varint_size(value_size) + value_size)
+    at = put_constant(at, name)
+    at[0] = 0x12
+    return put_varint(at + 1, value_size)
+
+
+cdef inline uint8_t* put_text(uint8_t* at, bytes name, bytes before, Text text) noexcept:
+    """An attribute whose value is ``before`` and then ``text``. AnyValue.string_value = 1."""
+    cdef uint32_t first = <uint32_t> PyBytes_GET_SIZE(before) if before is not None else 0
+    cdef uint32_t size = first + text.size
+    at = put_key(at, name, 1 + varint_size(size) + size)
+    at[0] = 0x0a
+    at = put_varint(at + 1, size)
+    if first:
+        at = put_constant(at, before)
+    memcpy(at, text.at, text.size)
+    return at + text.size
+
+
+cdef inline uint8_t* put_integer(uint8_t* at, bytes name, uint64_t value) noexcept:
+    """AnyValue.int_value = 3."""
+    at = put_key(at, name, 1 + varint_size(value))
+    at[0] = 0x18
+    return put_varint(at + 1, value)
+
+
+cdef inline void put_hex(uint8_t* to, const uint8_t* digits, uint32_t size) noexcept nogil:
+    cdef uint32_t i
+    for i in range(size):
+        to[i] = <uint8_t> (hex_value(digits[2 * i]) << 4 | hex_value(digits[2 * i + 1]))
+
+
+cdef inline uint64_t random_part(const uint8_t* trace_id) noexcept nogil:
+    """Its last 7 bytes (W3C Trace Context, level 2)."""
+    cdef uint32_t i
+    cdef uint64_t value = 0
+    for i in range(9, 16):
+        value = value << 8 | trace_id[i]
+    return value
+
+
+cdef class Writer:
+    """Writes spans behind one another."""
+
+    def __cinit__(self, random_bytes):
+        self.pool = Pool(random_bytes)
+        self.sample_below = <uint64_t> 1 << 56
+
+    cdef uint8_t* identity(self, uint8_t* at, Text traceparent) except NULL:
+        """trace_id = 1, span_id = 2, parent_span_id = 4, flags = 16 (not if they are 0)."""
+        cdef uint8_t flags = SAMPLED
+        memcpy(at, b"\x0a\x10", 2)
+        memcpy(at + 18, b"\x12\x08", 2)
+        self.pool.take(at + 20, 8)
+        if traceparent.at == NULL:
+            self.pool.take(at + 2, 16)
+            at += 28
+        else:
+            put_hex(at + 2, traceparent.at + 3, 16)
+            memcpy(at + 28, b"\x22\x08", 2)
+            put_hex(at + 30, traceparent.at + 36, 8)
+            put_hex(&flags, traceparent.at + 53, 1)
+            at += 38
+        if flags:
+            memcpy(at, b"\x85\x01", 2)
+            at[2] = flags
+            at[3] = at[4] = at[5] = 0
+            at += 6
+        return at
+
+    cdef int write(self, Batch batch, Template template, bytes peer, const Variable* v) except -1:
+        """Append one span."""
+        cdef Names names = template.names
+        cdef size_t most = (
+            FIXED_SIZE + PyBytes_GET_SIZE(template.front) + PyBytes_GET_SIZE(template.back)
+            + PyBytes_GET_SIZE(peer) + 2 * v.path.size + v.user_agent.size
+            + PyBytes_GET_SIZE(names.path) + PyBytes_GET_SIZE(names.user_agent)
+            + PyBytes_GET_SIZE(names.request_size) + PyBytes_GET_SIZE(names.response_size)
+            + 6 * 24
+        )
+        if template.url is not None:
+            most += PyBytes_GET_SIZE(template.url) + PyBytes_GET_SIZE(template.url_name)
+        cdef uint8_t* begin = batch.reserve(most)
+        cdef uint8_t* body = begin + 3  # a tag, and a size of two bytes most of the time
+        cdef uint8_t* at = self.identity(body, v.traceparent)
+        cdef uint32_t size, prefix
+        if random_part(body + 2) >= self.sample_below:
+            self.sampled_out += 1
+            return 0
+        at = put_constant(at, template.front)
+        at = put_fixed64(at, 0x39, v.start_ns + <uint64_t> self.wall_offset_ns)
+        at = put_fixed64(at, 0x41, v.end_ns + <uint64_t> self.wall_offset_ns)
+        at = put_constant(at, template.back)
+        at = put_constant(at, peer)
+        at = put_text(at, names.path, None, v.path)
+        if v.user_agent.size:
+            at = put_text(at, names.user_agent, None, v.user_agent)
+        if v.has_request_size:
+            at = put_integer(at, names.request_size, v.request_size)
+        if v.has_response_size:
+            at = put_integer(at, names.response_size, v.response_size)
+        if template.url is not None:
+            at = put_text(at, template.url_name, template.url, v.path)
+        size = <uint32_t> (at - body)
+        prefix = 1 + varint_size(size)
+        if prefix != 3:
+            memmove(begin + prefix, body, size)
+        begin[0] = 0x12
+        put_varint(begin + 1, size)
+        batch.size += prefix + size
+        batch.count += 1
+        return 0

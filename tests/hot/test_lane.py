@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fast lane publishes what the general path would have published."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from tests.hot.traffic import Traffic
+from tests.hot.twin import METRICS, TRACES, Step, compare, differences, run
+from tests.wire.battery import play
+from tests.wire.transcripts import TRANSCRIPTS, answer, get, post
+from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Wire
+
+# TEST_FUZZ_RUNS counts mutated exchanges: that many are compared.
+EXCHANGES_A_RUN = 300
+RUNS = max(int(os.environ.get("TEST_FUZZ_RUNS", "15000")) // EXCHANGES_A_RUN, 1)
+SETTINGS = (
+    (TRACES, {}),
+    (METRICS, {}),
+    ({**TRACES, **METRICS}, {"OTELAUTO_NAMING": "2023"}),
+)
+
+
+def keep_alive(exchanges: int, wire: Wire | None = None) -> Wire:
+    wire = (wire or Wire()).open()
+    for number in range(exchanges):
+        wire.send(CLIENT, get(f"/users/{number}", b"User-Agent: t"))
+        wire.send(SERVER, answer(200, b"x" * number))
+    return wire
+
+
+@pytest.mark.parametrize("view", [SERVER, CLIENT])
+def test_plain_exchanges_are_the_lanes(view: str) -> None:
+    steps: list[Step] = [*keep_alive(100, Wire(view=view)).records, 5 * SECOND_NS]
+    found = compare(steps)
+    assert sum(found.spans.values()) == 100
+    # The first exchange is the general reader's, as is the first of each kind.
+    assert found.in_lane >= 97
+
+
+def test_a_difference_is_found() -> None:
+    one, other = (run(keep_alive(n).records, True) for n in (5, 6))
+    assert differences(one, other)
+    assert not differences(one, one)
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
+@pytest.mark.parametrize("cut", [None, 1, 7, 40])
+def test_every_transcript_after_plain_exchanges(transcript: object, cut: int | None) -> None:
+    for view in (SERVER, CLIENT):
+        for heads in (None, Heads()):
+            wire = keep_alive(3, Wire(view=view, heads=heads))
+            for sender, text in transcript.turns:  # type: ignore[attr-defined]
+                for at in range(0, len(text), cut or len(text)):
+                    wire.send(sender, text[at : at + (cut or len(text))])
+            for _ in range(3):
+                wire.send(CLIENT, post("/after", b"abc")).send(SERVER, answer(404, b"no"))
+            compare([*wire.close().records, wire.time + SECOND_NS])
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
+def test_every_transcript_alone(transcript: object) -> None:
+    wire = play(transcript)  # type: ignore[arg-type]
+    compare([*wire.records, wire.time + SECOND_NS])
+
+
+@pytest.mark.parametrize("kind", range(len(SETTINGS)))
+def test_random_traffic(kind: int) -> None:
+    settings, environ = SETTINGS[kind]
+    in_lane = 0
+    for seed in range(kind, RUNS, len(SETTINGS)):
+        steps = Traffic(seed).make(EXCHANGES_A_RUN)
+        try:
+            in_lane += compare(steps, settings, environ).in_lane
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+    assert in_lane > RUNS * EXCHANGES_A_RUN / 20  # it is the lane that is tested
