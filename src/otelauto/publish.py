@@ -288,7 +288,12 @@ class Publisher:
     @property
     def processed(self) -> int:
         """Exchanges that were published."""
-        return self._processed + (self._desk.lane.exchanges if self._desk is not None else 0)
+        return self._processed + self.in_lane
+
+    @property
+    def in_lane(self) -> int:
+        """Those of them that the fast lane published."""
+        return self._desk.lane.exchanges if self._desk is not None else 0
 
     def keep_spans(self, share: float) -> None:
         """Export this share of the traces, 0 to 1: all spans of a trace or none, on every host."""

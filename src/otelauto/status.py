@@ -47,6 +47,7 @@ def live_report(app: App) -> dict[str, Any]:
         "counters": [[m.name, label, total] for m, label, total in app.counters.items() if total],
         "exporters": app.publisher.status(),
         "spans": app.publisher.processed,
+        "fast_lane": app.publisher.in_lane,
         "series": app.publisher.red.size(),
         "ring_fill": capture.ring_fill,
         "largest_backlog_bytes": capture.largest_backlog,

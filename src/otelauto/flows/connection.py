@@ -34,9 +34,10 @@ LOOK_MAX = 16 * 1024  # bytes of a turn looked at for a protocol
 TURNS_FRESH = 2  # turns looked at on a connection seen from its beginning
 TURNS_JOINED = 8  # ... joined midstream
 DESYNCS_MAX = 8  # in a row, before the protocol is doubted
-# Exchanges read here after the fast lane gave a connection back; doubled each time.
-STAY_MIN = 2
+# Exchanges read here after the fast lane gave a connection back, doubled each time; unless it had
+# read so many that it was worth while.
 STAY_MAX = 1024
+WORTHWHILE = 64
 GENEROUS_EXCHANGES = 32  # after missing bytes, before less is copied again
 
 _TURN_START = int(SegmentFlag.FLAG_TURN_START)
@@ -188,11 +189,11 @@ class Connection:
             self.ends[0].family is Family.UNIX, tally, peer,
         )  # fmt: skip
 
-    def resume(self, sequence: int, offsets: tuple[int, int], last_ns: int, usual: bool) -> None:
+    def resume(self, sequence: int, offsets: tuple[int, int], last_ns: int, exchanges: int) -> None:
         """The lane leaves the connection here, between two exchanges.
 
-        ``usual``: it was for something that the lane does not read; then it is not asked again
-        soon, and each time less so.
+        ``exchanges``: how many it has read. If they are few it is not asked again soon, and each
+        time less so; -1 if it is to have the connection back at once.
         """
         self.sequence, self.last_ns = sequence, last_ns
         if self._endpoint is not None and self._endpoint.tally is not None:
@@ -200,9 +201,9 @@ class Connection:
             self._endpoint.tally.followers.discard(self)
         for stream, offset in zip(self.streams, offsets, strict=True):
             stream.restart(offset)
-        if usual:
-            self._stay = min(STAY_MIN << self._ejections, STAY_MAX)
-            self._ejections += 1
+        if exchanges >= 0:
+            self._ejections = 0 if exchanges >= WORTHWHILE else self._ejections + 1
+            self._stay = min(1 << self._ejections, STAY_MAX)
 
     # ---- records ----
 

@@ -146,10 +146,10 @@ class Flows:
         offsets: tuple[int, int],
         last_ns: int,
         records: list[bytes],
-        usual: bool,
+        exchanges: int,
     ) -> None:
         """The lane gives a connection back, with the records of the exchange in progress."""
-        self._connections[cookie].resume(sequence, offsets, last_ns, usual)
+        self._connections[cookie].resume(sequence, offsets, last_ns, exchanges)
         for record in records:
             self._read(record)
 

@@ -26,6 +26,7 @@ cdef struct Connection:
     uint64_t offset[2]  # expected next, by direction
     uint64_t last_ns
     uint32_t sequence  # expected next
+    uint32_t exchanges  # whole ones since the adoption
     uint32_t tgid
     uint8_t asks  # the direction of requests
     uint8_t phase

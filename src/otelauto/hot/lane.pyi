@@ -38,7 +38,7 @@ class Lane(Sink):
     """The table of adopted connections. One thread uses it."""
 
     rest: Callable[[memoryview], None]
-    resume: Callable[[int, int, tuple[int, int], int, list[bytes], bool], None]
+    resume: Callable[[int, int, tuple[int, int], int, list[bytes], int], None]
     defect: Callable[[Exception], None] | None
     @property
     def exchanges(self) -> int:
@@ -61,9 +61,11 @@ class Lane(Sink):
         ``by_shape``: paths that differ only in what looks like identifiers have one route.
 
         ``epoch`` moves on when an answer of ``resolver`` or a row is not true any more. Before the
-        first record ``rest`` must be set, which takes the records that are not the lane's,
-        and ``resume``, which takes connections back. ``defect`` is told of exceptions; without it
-        they are raised.
+        first record ``rest`` must be set, which takes the records that are not the lane's, and
+        ``resume``, which takes connections back: cookie, number of the next record, offsets,
+        time of the last record, the records since then, and how many exchanges there were since the
+        adoption (-1: this one is only to be described). ``defect`` is told of exceptions; without
+        it they are raised.
         """
 
     def feed(self, record: bytes | memoryview) -> None:

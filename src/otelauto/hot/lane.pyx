@@ -297,6 +297,7 @@ cdef class Lane(Sink):
             for limit in row.overflowed:
                 self.overflow(limit)
         self.exchanges += 1
+        c.exchanges += 1
         if tally.exchanges == 0:
             self.tallies.append(tally)
         tally.exchanges += 1
@@ -412,6 +413,7 @@ cdef class Lane(Sink):
         cdef uint32_t at = 0, number = 0
         cdef uint64_t cookie = c.cookie, last_ns = c.last_ns
         cdef uint32_t sequence = c.sequence - c.record_count
+        cdef int64_t exchanges = -1 if self.wants else c.exchanges
         cdef Segment* s
         offsets = (c.offset[0], c.offset[1])
         if c.record_count:
@@ -426,7 +428,7 @@ cdef class Lane(Sink):
             number += 1
         connections.remove(&self.table, c)
         connections.release(c)
-        self.resume(cookie, sequence, offsets, last_ns, records, not self.wants)
+        self.resume(cookie, sequence, offsets, last_ns, records, exchanges)
         return 0
 
     def last_ns(self, uint64_t cookie):
