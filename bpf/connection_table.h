@@ -39,21 +39,20 @@ INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
 	struct connection_entry *entry = bpf_map_lookup_elem(&connections, &sk);
 
 	if (entry || !flags)
-		return (struct connection *)entry;
+		return &entry->connection;
 	bpf_map_update_elem(&connections, &sk, &no_connection, BPF_NOEXIST);
-	entry = bpf_map_lookup_elem(&connections, &sk);
-	if (!entry)
-		return NULL;
-	if (!entry->id)
-		entry->id = new_connection_id(sk);
-	return &entry->connection;
+	return bpf_map_lookup_elem(&connections, &sk);
 }
 
 INLINE cookie_t connection_id(struct sock *sk)
 {
 	struct connection_entry *entry = bpf_map_lookup_elem(&connections, &sk);
 
-	return entry ? entry->id : 0;
+	if (!entry)
+		return 0;
+	if (!entry->id) /* not at connect(): the socket may be given its cookie after that */
+		entry->id = new_connection_id(sk);
+	return entry->id;
 }
 
 INLINE void connection_forget(struct sock *sk)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from tests.kernel.recorder import Recorder, connected, listener
+from tests.kernel.recorder import Recorder, connected, inet_socket, listener
 
 from otelauto.kernel.capture import Capture, Wanted
 
@@ -32,6 +32,8 @@ def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
     with that name has programs of its own.
     """
     own = "mptcp" in request.node.name
+    if own:
+        inet_socket("mptcp").close()  # Unsupported, before anything is loaded for nothing
     running = None if own else request.getfixturevalue("running")
     with closing(Recorder(running=running)) as recording:
         yield recording

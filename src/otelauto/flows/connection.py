@@ -178,9 +178,7 @@ class Connection:
         endpoint = self._endpoint
         if endpoint is None:
             return
-        tally = endpoint.tally
-        if tally is None:
-            tally = endpoint.tally = Tally(endpoint)
+        tally = endpoint.tally = endpoint.tally or Tally(endpoint)
         if self._has_own_verdict(endpoint):
             tally.followers.add(self)
         lane.adopt(
