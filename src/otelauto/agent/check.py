@@ -12,6 +12,7 @@ from otelauto.agent.references import Reference, cycles, references
 from otelauto.agent.river import ast
 from otelauto.agent.river.diagnostics import Diagnostic, Position, RiverError, Source
 from otelauto.agent.river.evaluate import Evaluator
+from otelauto.agent.river.lexer import Kind
 from otelauto.agent.river.parser import Parser
 from otelauto.agent.river.stdlib import library
 from otelauto.agent.river.values import Unknown, Value, ValueFault
@@ -39,37 +40,43 @@ class _Found:
     schema: Component
 
 
-def check(sources: Sequence[Source], environ: Mapping[str, str] = os.environ) -> dict[str, Node]:
-    """The components of all ``sources`` together, by id. What only a running component knows is an
-    ``Unknown``. Raises :class:`RiverError` with everything that is wrong.
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What is right: the components by id. ``warnings`` are of what is allowed and unwise."""
+
+    nodes: dict[str, Node]
+    warnings: tuple[Diagnostic, ...]
+
+
+def check(sources: Sequence[Source], environ: Mapping[str, str] = os.environ) -> Configuration:
+    """The configuration that all ``sources`` are together. What only a running component knows is
+    an ``Unknown``. Raises :class:`RiverError` with everything that is wrong.
     """
     checker = _Checker(environ)
     nodes = checker.nodes(sources)
     if checker.problems:
         raise RiverError(checker.problems)
-    return nodes
+    return Configuration(nodes, tuple(checker.warnings))
 
 
 class _Checker:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.problems: list[Diagnostic] = []
+        self.warnings: list[Diagnostic] = []
         self._library = library(environ)
 
     def _problem(self, source: Source, where: Position, message: str, hint: str = "") -> None:
         self.problems.append(Diagnostic(source, where, message, hint))
 
     def nodes(self, sources: Sequence[Source]) -> dict[str, Node]:
+        """The components by id; only those are of use if there are no ``problems``."""
         found: dict[str, _Found] = {}
-        for source in sources:
-            parser = Parser(source)
-            body = parser.file()
-            self.problems += parser.errors
-            if parser.errors:
-                continue  # what is said about half a file is noise
+        bodies = [(source, self._parsed(source)) for source in sources]
+        if self.problems:
+            return {}  # references to what could not be read would all be wrong
+        for source, body in bodies:
             for statement in body:
                 self._top(source, statement, found)
-        if {problem.source.name for problem in self.problems} and self._unreadable(sources):
-            return {}  # references to what could not be read would all be wrong
         scope = self._scope(found)
         edges: dict[str, list[Reference]] = {}
         nodes = {}
@@ -79,16 +86,17 @@ class _Checker:
             needs = tuple(dict.fromkeys(reference.target for reference in edges[name]))
             nodes[name] = Node(each.source, each.block, each.schema, content, needs)
         for cycle in cycles(edges):
-            names = [*(name for name, _ in cycle), cycle[0][0]]
+            way = " -> ".join([*(name for name, _ in cycle), cycle[0][0]])
             name, reference = cycle[0]
-            way = " -> ".join(names)
-            self._problem(
-                found[name].source, reference.position, f"components need each other: {way}"
-            )
+            message = f"components need each other: {way}"
+            self._problem(found[name].source, reference.position, message)
         return nodes
 
-    def _unreadable(self, sources: Sequence[Source]) -> bool:
-        return any(Parser(source).errors for source in sources)
+    def _parsed(self, source: Source) -> tuple[ast.Statement, ...]:
+        parser = Parser(source)
+        body = parser.file()
+        self.problems += parser.errors
+        return body
 
     def _top(self, source: Source, statement: ast.Statement, found: dict[str, _Found]) -> None:
         """A statement that stands in no block."""
@@ -128,16 +136,12 @@ class _Checker:
     def _scope(self, found: Mapping[str, _Found]) -> dict[str, Value]:
         """The library, and the exports of all components under their ids."""
         scope = dict(self._library)
-        own: set[str] = set()
         for name, each in found.items():
-            first, *steps = name.split(".")
-            if first in self._library and first not in own:
-                continue
-            own.add(first)
+            *steps, last = name.split(".")
             place = scope
-            for step in (first, *steps[:-1]):
+            for step in steps:
                 place = place.setdefault(step, {})
-            place[steps[-1] if steps else first] = _exports(each)
+            place[last] = _exports(each)
         return scope
 
     def _references(self, each: _Found, found: Mapping[str, _Found]) -> Iterator[Reference]:
@@ -197,6 +201,10 @@ class _Checker:
             self._problem(source, where, f'attribute "{name}" may only be provided once')
         else:
             content.arguments[name] = self._value(source, statement.value, argument, scope)
+            if argument.type == "secret" and _is_text(statement.value):
+                message = f'"{name}" is a secret that stands in the file'
+                hint = f'{name} = env("NAME"), or a local.file with is_secret = true'
+                self.warnings.append(Diagnostic(source, where, message, hint))
         seen.add(name)
 
     def _value(
@@ -253,6 +261,13 @@ def _exports(found: _Found) -> Value:
     return exports
 
 
+def _is_text(expr: ast.Expr) -> bool:
+    """Whether ``expr`` is a string that stands in the file, and not an empty one."""
+    while isinstance(expr, ast.Paren):
+        expr = expr.inner
+    return isinstance(expr, ast.Literal) and expr.kind is Kind.STRING and len(expr.text) > 2
+
+
 def _kind(kind: str) -> str:
     """The type of a value by the type of an argument."""
     return {"list": "array", "map": "object"}.get(kind.partition("(")[0], kind)
@@ -272,5 +287,6 @@ def _hint(word: str, known: Iterable[str]) -> str:
 
 def _hint_in(word: str, schema: Block) -> str:
     """The nearest argument or block of ``schema``, or all of them."""
-    names = [each.name for each in (*schema.arguments, *schema.blocks)]
+    names = [argument.name for argument in schema.arguments]
+    names += [block.name for block in schema.blocks]
     return _hint(word, names) or "It takes nothing."

@@ -2,8 +2,8 @@
 """What a block may hold, as data: arguments with their types, blocks, exports, rules.
 
 Types are written as in the documentation: ``string``, ``secret``, ``number``, ``bool``,
-``duration`` (as Go's ``time.ParseDuration`` reads it), ``size`` (``4MiB``), ``list(T)``, ``map(T)``,
-``any``, or the name of a capsule such as ``otelcol.Consumer``.
+``duration`` (as Go's ``time.ParseDuration`` reads it), ``size`` (``4MiB``), ``list(T)``,
+``map(T)``, ``any``, or the name of a capsule such as ``otelcol.Consumer``.
 """
 
 from __future__ import annotations
@@ -154,6 +154,30 @@ def not_above(lower: str, upper: str, unless: int | None = None) -> Rule:
         low, high = found[lower], found[upper]
         wrong = isinstance(low, int | float) and isinstance(high, int | float) and low > high
         return f'"{upper}" must not be less than "{lower}"' if wrong and high != unless else ""
+
+    return rule
+
+
+def http_url(name: str) -> Rule:
+    """The argument is an HTTP URL, and no ``/``, ``?`` or ``#`` of a key ends its host early (RFC
+    3986 section 3.2). An empty one is what a variable gave that is not set here.
+    """
+
+    def rule(found: Decoded) -> str:
+        value = found[name]
+        if not isinstance(value, str) or not value:
+            return ""
+        scheme, _, rest = value.partition("://")
+        if scheme.lower() not in ("http", "https"):
+            return f'"{name}" must be a URL that begins with http:// or https://'
+        authority = re.split("[/?#]", rest, maxsplit=1)[0]
+        port = authority.rpartition("]")[2].rpartition(":")[2]
+        if "@" in rest and "@" not in authority and ":" in authority and not port.isdecimal():
+            return (
+                f'the user name or key in "{name}" holds a "/", "?" or "#", where a URL\'s host '
+                "ends; use a basic_auth block"
+            )
+        return ""
 
     return rule
 

@@ -16,6 +16,7 @@ from otelauto.agent.schema import (
     Component,
     at_least,
     at_most_one,
+    http_url,
     not_above,
     optional,
     required,
@@ -92,7 +93,7 @@ REMOTE_WRITE = Component(
                 _RELABEL,
             ),
             repeated=True,
-            rules=(at_most_one(*PROMETHEUS_AUTH),),
+            rules=(http_url("url"), at_most_one(*PROMETHEUS_AUTH)),
         ),
         Block(
             "wal",

@@ -9,9 +9,10 @@ the mark below points where it should.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
-from otelauto.agent.river.diagnostics import Diagnostic, RiverError, Source
+from otelauto.agent.river.diagnostics import Diagnostic, Source
 from otelauto.agent.river.lexer import Kind, Lexer, Token
 from otelauto.export.lines import printable
 
@@ -24,17 +25,16 @@ _READS_VARIABLE = ("env", "(")
 _SHOWN_MAX = 160  # characters of a line
 
 
-def shown(error: RiverError) -> str:
-    """All diagnostics of ``error``, each with its line, a mark below the place, and the hint."""
-    return "\n".join(map(_one, error.diagnostics))
+def shown(diagnostics: Iterable[Diagnostic], prefix: str = "") -> str:
+    """Each of ``diagnostics`` with its line, a mark below the place, and the hint."""
+    return "\n".join(prefix + _one(diagnostic) for diagnostic in diagnostics)
 
 
 def _one(diagnostic: Diagnostic) -> str:
     offset, _, column = diagnostic.position
     lines = covered(diagnostic.source)
-    line_start = offset - (column - 1)
     end = lines.find("\n", offset)
-    line = lines[line_start : end if end >= 0 else None].rstrip("\r")
+    line = lines[offset - (column - 1) : end if end >= 0 else None].rstrip("\r")
     begin = max(0, column - _SHOWN_MAX // 2)
     text = "".join(c if c.isprintable() else " " for c in line[begin : begin + _SHOWN_MAX])
     found = [str(diagnostic), f"    {text}", " " * (column + 3 - begin) + "^"]
