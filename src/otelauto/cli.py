@@ -40,7 +40,8 @@ _SWITCHES = {"--system-wide": "true", "--print": "text"}  # flags without a valu
 _COMMON_FLAGS = (
     "-config", "--config", "--debug", "--help", "-h", "--version", "--print-json",
 )  # fmt: skip
-_COMMAND_FLAGS = ("--check", "--output", "--raw", "--seconds")
+_COMMAND_FLAGS = ("--check", "--output", "--raw", "--seconds", "--write")
+_AGENT_FLAGS = {"--debug", "--help", "-h", "--version", "--write"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -143,7 +144,27 @@ def build_parser() -> argparse.ArgumentParser:
     record.add_argument("--seconds", type=_seconds, help="stop after so long")
     replay = command("replay", "publish what a recording holds")
     replay.add_argument("file", metavar="FILE", help="a file that record wrote")
+    _add_agent(commands)
     return parser
+
+
+def _add_agent(commands: Any) -> None:
+    """The commands of the agent, whose configuration is not that of the rest."""
+    text = "format or check an agent's configuration (River, Alloy)"
+    agent = commands.add_parser("agent", help=text, description=text, allow_abbrev=False)
+    actions = agent.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    for name, what, operand in (
+        ("fmt", "print a configuration in its standard form", "the file; - is standard input"),
+        ("check", "say everything that is wrong with a configuration",
+         "the file, or a directory of .river and .alloy files; - is standard input"),
+    ):  # fmt: skip
+        action = actions.add_parser(name, help=what, description=what, allow_abbrev=False)
+        quiet: Any = argparse.SUPPRESS
+        debug = "show tracebacks"
+        action.add_argument("--debug", action="store_true", default=quiet, help=debug)
+        action.add_argument("file", metavar="FILE", help=operand)
+        if name == "fmt":
+            action.add_argument("--write", action="store_true", help="write it back to the file")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -160,6 +181,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         word = rest[0].partition("=")[0]
         remedy = f'"otelauto {parsed.command or ""}'.rstrip() + ' --help" says what it takes.'
         raise ConfigError(f'unexpected argument "{word}".', remedy)
+    useless = [flag for flag in flags if flag not in _AGENT_FLAGS]
+    if parsed.command == "agent" and useless:
+        remedy = "What the agent does stands in its own file."
+        raise ConfigError(f'"{useless[0]}" does not apply to the agent.', remedy)
     # "config --print" is another flag: show the configuration.
     if {"--print", "--print-json"} <= set(flags) and parsed.command != "config":
         raise ConfigError('"--print" and "--print-json" exclude each other.', "Give one of them.")
@@ -231,6 +256,13 @@ def _replay(parsed: argparse.Namespace) -> int:
     return 0 if _is_disabled(loaded) else int(_app().replay(loaded.config, Path(parsed.file)))
 
 
+def _agent(parsed: argparse.Namespace) -> int:
+    commands = importlib.import_module("otelauto.agent.commands")
+    if parsed.action == "fmt":
+        return int(commands.format_file(parsed.file, write=parsed.write))
+    return int(commands.check_path(parsed.file))
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "doctor": _doctor,
@@ -238,6 +270,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "config": _config,
     "record": _record,
     "replay": _replay,
+    "agent": _agent,
 }
 
 

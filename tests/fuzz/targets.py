@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import outside
+from tests.fuzz import outside, river
 from tests.wire.transcripts import TRANSCRIPTS
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Reader, Wire
 
@@ -130,6 +130,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "records": records,
     "redaction": redaction,
     **outside.TARGETS,
+    **river.TARGETS,
 }
 
 
@@ -137,6 +138,8 @@ def seeds(target: str) -> list[bytes]:
     """Inputs to start from."""
     if target in outside.TARGETS:
         return outside.seeds(target)
+    if target in river.TARGETS:
+        return river.seeds(target)
     if target == "redaction":
         return [text for transcript in TRANSCRIPTS for _, text in transcript.turns]
     if target == "records":

@@ -18,7 +18,7 @@ RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "3000"))
 
 
 # A whole configuration or process directory takes milliseconds to read.
-SLOW = {"configuration", "proc", "variables"}
+SLOW = {"agent_configuration", "configuration", "proc", "variables"}
 
 
 @pytest.mark.parametrize("target", TARGETS)
