@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from otelauto.config.kinds import Kind, Raw
-from otelauto.config.otlp import Headers, mask_url
+from otelauto.config.otlp import Headers, LastGood, mask_url
 from otelauto.config.problems import DEFAULT, Findings, InvalidConfig, Origin, Source, nearest
 from otelauto.config.protocol import settle_protocols
 from otelauto.config.rules import Purpose, check
@@ -62,7 +62,7 @@ class _Merge:
             self._bad(origin.where, given.declaration.key, given.raw, kind, remedy)
         else:
             if isinstance(value, Headers) and given.reread is not None:
-                value = replace(value, reread=partial(_read_again, kind, given.reread))
+                value = replace(value, reread=LastGood(partial(_read_again, kind, given.reread)))
             self.put(given.declaration, value, given.origin)
 
     def from_environment(self, declaration: Declaration, environ: Mapping[str, str]) -> None:

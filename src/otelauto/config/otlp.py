@@ -91,21 +91,16 @@ class Endpoint:
 class Headers(Mapping[str, str]):
     """Headers of each export request: lower-case name -> value. Values are never shown.
 
-    ``reread`` gives them anew, where they refer to files; it raises :class:`ValueError` or
-    :class:`OSError` while it cannot.
+    ``reread`` gives them anew, where they refer to files; ``None`` if it never could.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
-    reread: Callable[[], Headers] | None = field(default=None, compare=False)
+    reread: Callable[[], Headers | None] | None = field(default=None, compare=False)
 
     def current(self) -> Headers:
-        """These headers as the files that they refer to say now; as they were if those cannot."""
-        if self.reread is None:
-            return self
-        try:
-            return self.reread()
-        except (ValueError, OSError):
-            return self
+        """These headers as the files that they refer to say now, or last said."""
+        again = self.reread() if self.reread is not None else None
+        return again if again is not None else self
 
     def __getitem__(self, name: str) -> str:
         return dict(self.pairs)[name]
@@ -126,6 +121,21 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({self.masked()!r})"
+
+
+class LastGood:
+    """Reads headers anew at each call; while that fails, what was read last counts."""
+
+    def __init__(self, read: Callable[[], Headers]) -> None:
+        self._read = read
+        self._last: Headers | None = None
+
+    def __call__(self) -> Headers | None:
+        try:
+            self._last = self._read()
+        except ValueError:
+            return self._last
+        return self._last
 
 
 def basic_authorization(user: str, password: str) -> str:

@@ -49,36 +49,42 @@ class Retry:
         self._seconds_left = seconds_left
         self._first_pause_s = first_pause_s
         self._limit_s = limit_s or math.inf
+        self._quiet_until = 0.0  # monotonic time before which the endpoint wants nothing
+        self._last = Answer(Verdict.RETRY)
 
     def send(self, body: bytes) -> Answer:
         """The last answer: ``RETRY`` if time was up before another one came."""
+        quiet = self._quiet_until - time.monotonic()
+        if quiet > 0 and not self._wait(quiet):
+            return self._last
         give_up_at = time.monotonic() + self._limit_s
         longest = self._first_pause_s
         while True:
-            answer = self._post(body, self._time(give_up_at))
+            answer = self._last = self._post(body, self._time(give_up_at))
             if answer.verdict is not Verdict.RETRY:
                 return answer
             asked = asked_pause_s(answer)
             give_up_at += asked
+            self._quiet_until = time.monotonic() + asked
             pause = max(asked, random.uniform(0.5, 1.0) * longest)  # noqa: S311 - jitter
             longest = min(2 * longest, LONGEST_PAUSE_S)
             if time.monotonic() + pause >= give_up_at:
                 return answer
             self._report(f"{answer.error}; trying again")
-            if not self._wait(pause, asked):
+            if not self._wait(pause):
                 return answer
 
     def _time(self, give_up_at: float) -> float | None:
         left = give_up_at - time.monotonic()
         return shortened(None if math.isinf(left) else left, self._seconds_left())
 
-    def _wait(self, pause: float, asked: float) -> bool:
+    def _wait(self, pause: float) -> bool:
         """Wait between tries; false when the exporter is closed and there is no time for one."""
-        asked_until = time.monotonic() + asked
         if self._seconds_left() is None and not self._closing.wait(pause):
             return True
         # Closing: a try soon is worth more than a pause, but not against what was asked for.
-        until = max(asked_until, time.monotonic() + min(self._first_pause_s, CLOSING_PAUSE_S))
+        soon = time.monotonic() + min(self._first_pause_s, CLOSING_PAUSE_S)
+        until = max(self._quiet_until, soon)
         while (wait := until - time.monotonic()) > 0:
             left = self._seconds_left()
             if left is not None and left <= wait:
