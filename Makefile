@@ -7,7 +7,7 @@ FUZZ_RUNS ?= 1000000
 SOAK ?= 20
 DEMO_SECONDS ?= 0
 
-.PHONY: install demo test check bpf abi bench fuzz soak clean
+.PHONY: install demo test check bpf abi bench fuzz soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -44,6 +44,10 @@ check: bpf  ## style and types
 test: check  ## everything, on this machine's kernel, with real servers
 	tests/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest
+
+interop: bpf  ## the OTLP exporters against a real OpenTelemetry Collector, built the first time
+	tests/interop/install.sh
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py
 
 soak: bpf  ## the end-to-end tests, SOAK times as long
 	tests/install.sh
