@@ -15,6 +15,7 @@ from otelauto.config import Config
 from otelauto.config.exports import OtlpExport
 from otelauto.config.show import secrets
 from otelauto.counters import Counters, Meaning
+from otelauto.errors import ConfigError
 from otelauto.export.exporter import Exporter, SpanExporter, Status
 from otelauto.export.exposition import Family
 from otelauto.export.otlp_export import OtlpMetrics, OtlpTraces
@@ -184,9 +185,13 @@ class Publisher:
         }
         if not over_grpc:
             return OtlpHttp(endpoint.url, **given)
-        # Imported here: the library takes 20 MB that nobody else needs.
-        from otelauto.export.otlp_grpc import OtlpGrpc  # noqa: PLC0415
-
+        try:  # here: the library takes 20 MB that nobody else needs
+            from otelauto.export.otlp_grpc import OtlpGrpc  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigError(
+                f"OTLP over gRPC needs the Python package grpcio, which does not load: {error}.",
+                "Install it, or use protocol http/protobuf (port 4318).",
+            ) from error
         scheme = "https" if endpoint.encrypted else "http"
         return OtlpGrpc(scheme, endpoint.host, endpoint.port, signal, **given)
 

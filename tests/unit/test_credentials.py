@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import logging
 import ssl
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.unit.test_otlp_http import CLOCK, Receiver, spans, wait_for
 from otelauto import logs
 from otelauto.config import Purpose, load
 from otelauto.counters import Counters
+from otelauto.errors import ConfigError
 from otelauto.export.otlp_http import OtlpHttp
 from otelauto.export.tls import Tls
 from otelauto.export.transport import Verdict
@@ -132,6 +134,14 @@ def test_a_new_token_is_sent_and_hidden(tmp_path: Path, protocol: str) -> None:
         root.handlers[:], root.level = before
     assert "it said" in stream.getvalue()
     assert "second-token" not in stream.getvalue()
+
+
+def test_grpc_without_its_library_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "otelauto.export.otlp_grpc", raising=False)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(ConfigError, match="grpcio") as caught:
+        publish("otel_traces_export: {endpoint: 'http://localhost:4317'}", tmp_path)
+    assert "http/protobuf" in caught.value.remedy
 
 
 def seen(receiver: Receiver | GrpcReceiver) -> list[str]:
