@@ -9,7 +9,7 @@ SOAK ?= 20
 DEMO_SECONDS ?= 0
 KERNELS ?= 5.10. 6.1. 6.12
 
-.PHONY: install demo test test-kernels check bpf hot abi bench fuzz sanitize soak clean
+.PHONY: install demo test test-kernels check bpf hot abi bench fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -57,6 +57,10 @@ test-kernels: bpf hot  ## the kernel tests and some end-to-end tests under other
 	tests/install.sh
 	tests/vm/install.sh $(KERNELS)
 	$(PYTHON) -m tests.vm $(KERNELS)
+
+interop: bpf hot  ## the OTLP exporters against a real OpenTelemetry Collector, built the first time
+	tests/interop/install.sh
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py
 
 soak: bpf hot  ## the end-to-end tests, SOAK times as long
 	tests/install.sh

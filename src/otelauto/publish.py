@@ -4,25 +4,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
-from otelauto import __version__
+from otelauto import __version__, logs
 from otelauto.config import Config
 from otelauto.config.exports import OtlpExport
+from otelauto.config.show import secrets
 from otelauto.counters import Counters, Meaning
+from otelauto.errors import ConfigError
 from otelauto.export.encoded import EncodedSpans
 from otelauto.export.exporter import Exporter, SpanExporter, Status
 from otelauto.export.exposition import Family
 from otelauto.export.otlp_export import OtlpMetrics, OtlpTraces
-from otelauto.export.otlp_http import Compression, OtlpHttp, Tls
+from otelauto.export.otlp_http import OtlpHttp
 from otelauto.export.own_metrics import counter_families, process_families
 from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.printer import LineFormat, Printer
 from otelauto.export.prometheus import Page, Prometheus, metrics_page
+from otelauto.export.proxy import proxy_for
 from otelauto.export.red import SERIES_OVERFLOWED, Red
+from otelauto.export.tls import Tls
+from otelauto.export.transport import Compression, Transport
 from otelauto.fast import ROUTE_LIMIT, Desk, suits
 from otelauto.flows.vocabulary import Address, Exchange, Side
 from otelauto.hot.lane import Lane
@@ -73,6 +79,7 @@ class Publisher:
         self._service_of = service_of
         self._own_traffic = OwnTraffic()
         self._noop = config.noop
+        self._config = config
         self._processed = 0
         self._sample_below = TRACE_RANDOM
         self._batch: list[Span] = []
@@ -138,7 +145,7 @@ class Publisher:
             self._exporters.append(printer)
 
     def _add_otlp(self, config: Config) -> None:
-        if transport := self._transport(config.otel_traces_export):
+        if transport := self._transport("traces", config.otel_traces_export):
             part = config.otel_traces_export
             traces = OtlpTraces(
                 transport,
@@ -148,11 +155,12 @@ class Publisher:
                 queue_size=part.max_queue_size,
                 batch_size=part.max_export_batch_size,
                 batch_timeout_s=part.batch_timeout,
+                export_timeout_s=part.export_timeout,
             )
             self._traces = traces
             self._span_exporters.append(traces)
             self._exporters.append(traces)
-        if transport := self._transport(config.otel_metrics_export):
+        if transport := self._transport("metrics", config.otel_metrics_export):
             self._exporters.append(
                 OtlpMetrics(
                     transport,
@@ -164,23 +172,52 @@ class Publisher:
                 )
             )
 
-    def _transport(self, part: OtlpExport) -> OtlpHttp | None:
-        if part.endpoint is None:
+    def _transport(self, signal: str, part: OtlpExport) -> Transport | None:
+        endpoint = part.endpoint
+        if endpoint is None:
             return None
-        return OtlpHttp(
-            part.endpoint.url,
-            version=__version__,
-            headers=part.request_headers(),
-            timeout_ms=round(part.timeout * 1000),
-            compression=Compression(part.compression),
-            tls=Tls(
+        over_grpc = part.protocol == "grpc"
+        # A call is a tunnel to the proxy, whatever the scheme of the endpoint.
+        scheme = "https" if over_grpc or endpoint.encrypted else "http"
+        given: dict[str, Any] = {
+            "version": __version__,
+            "headers": self._fresh_headers(part),
+            "timeout_ms": round(part.timeout * 1000),
+            "compression": Compression(part.compression),
+            "tls": Tls(
                 part.certificate,
                 part.client_certificate,
                 part.client_key,
                 part.insecure_skip_verify,
             ),
-            own_traffic=self._own_traffic,
-        )
+            "proxy": proxy_for(scheme, endpoint.host, endpoint.port, os.environ),
+            "own_traffic": self._own_traffic,
+        }
+        if not over_grpc:
+            return OtlpHttp(endpoint.url, **given)
+        try:  # here: the library takes 20 MB that nobody else needs
+            from otelauto.export.otlp_grpc import OtlpGrpc  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigError(
+                f"OTLP over gRPC needs the Python package grpcio, which does not load: {error}.",
+                "Install it, or use protocol http/protobuf (port 4318).",
+            ) from error
+        scheme = "https" if endpoint.encrypted else "http"
+        return OtlpGrpc(scheme, endpoint.host, endpoint.port, signal, **given)
+
+    def _fresh_headers(self, part: OtlpExport) -> Callable[[], Mapping[str, str]]:
+        """The headers of ``part`` whenever asked; what is new in them is hidden from the log."""
+        last = part.request_headers()
+
+        def current() -> Mapping[str, str]:
+            nonlocal last
+            headers = part.request_headers()
+            if headers != last:
+                last = headers
+                logs.hide(secrets(self._config))
+            return headers
+
+        return current
 
     def _add_pages(self, config: Config, own: Sequence[Callable[[], Iterable[Family]]]) -> None:
         """One server a port; the internal page may share the main page's port, or its path."""

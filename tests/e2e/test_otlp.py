@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.harness import servers
 from tests.e2e.harness.otelauto import Otelauto
 from tests.e2e.harness.process import Process, accepts, free_port, wait_until
-from tests.e2e.harness.receiver import Receiver, attributes
+from tests.e2e.harness.receiver import GrpcReceiver, Receiver, attributes
 from tests.e2e.harness.rig import Rig, run
 from tests.e2e.test_attach import BY_NAME
 
@@ -100,7 +100,8 @@ def test_traces_and_metrics_of_a_known_number_of_requests(tmp_path: Path) -> Non
         )  # fmt: skip
         ask(running.port, REQUESTS)
         settled(receiver, rig)
-        assert rig.total("otlp_traces_spans_sent") == REQUESTS + 1
+        # The receiver knows of the spans before otelauto has its answer.
+        wait_until(lambda: rig.total("otlp_traces_spans_sent") == REQUESTS + 1, "all are counted")
         rig.stop()
         check(receiver, "epoll")
         assert sorted(span["span_id"] for span in rig.spans) == sorted(
@@ -137,9 +138,13 @@ def run_document(
         assert "ERROR" not in otelauto.process.stderr()
 
 
-def test_environment_variables_alone(tmp_path: Path) -> None:
-    with Receiver() as receiver, servers.running(BY_NAME["c-epoll"], tmp_path) as running:
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_environment_variables_alone(tmp_path: Path, protocol: str) -> None:
+    over = GrpcReceiver if protocol == "grpc" else Receiver
+    with over() as receiver, servers.running(BY_NAME["c-epoll"], tmp_path) as running:
         variables = {
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.port}",
             "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Basic%20c2VjcmV0,x-scope=tenant",
             "OPEN_PORT": str(running.port),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import subprocess
 import sys
 
 import pytest
@@ -26,6 +27,7 @@ ALLOWED = {
 }
 # What may be imported before it is needed: the rest is heavy, or is for development only.
 RUN_TIME = {"yaml"}
+LATE = {"grpc"}  # of run time too, imported by the one who is configured to need it
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
 
 
@@ -70,7 +72,16 @@ def test_only_the_declared_packages_are_imported() -> None:
     used = set()
     for source in PACKAGE.rglob("*.py"):
         used |= _foreign(source.read_text(), module_of(source))
-    assert used == RUN_TIME
+    assert used == RUN_TIME | LATE
+
+
+def test_heavy_packages_are_imported_late() -> None:
+    """Nothing that is imported before the configuration is known needs them."""
+    program = "import sys, otelauto.cli, otelauto.app; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    loaded = set(out.stdout.decode().split())
+    assert "otelauto.publish" in loaded
+    assert not LATE & loaded
 
 
 def test_a_foreign_package_is_found() -> None:

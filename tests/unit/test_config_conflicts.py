@@ -264,11 +264,51 @@ def test_conflict_url_password(configure):
     assert headers == {"authorization": "Bearer x"}
 
 
-def test_conflict_grpc(configure):
-    with pytest.raises(InvalidConfig, match="use http/protobuf, port 4318"):
-        configure(environ={"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"})
-    loaded = configure("otel_traces_export: {endpoint: 'http://localhost:4317'}")
-    assert any("4317" in text for text in loaded.warnings)
+@pytest.mark.parametrize(
+    ("endpoint", "given", "protocol", "url", "warning"),
+    [
+        ("http://h:4317", "", "grpc", "http://h:4317", ""),
+        ("http://h:4318", "", "http/protobuf", "http://h:4318/v1/traces", ""),
+        ("http://h:4319", "", "http/protobuf", "http://h:4319/v1/traces", ""),
+        ("https://h", "grpc", "grpc", "https://h", ""),
+        ("https://h/otlp", "grpc", "grpc", "https://h", "path"),
+        ("http://localhost:4318", "grpc", "grpc", "http://localhost:4318", "4317"),
+        ("http://h:4317", "http/protobuf", "http/protobuf", "http://h:4317/v1/traces", "4318"),
+    ],
+)
+def test_conflict_protocol_by_port(configure, endpoint, given, protocol, url, warning):
+    environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": given}
+    for loaded in (
+        configure(f"otel_traces_export: {{endpoint: '{endpoint}'}}", environ),
+        configure(environ=environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}),
+    ):
+        traces = loaded.config.otel_traces_export
+        assert (traces.protocol, traces.endpoint.url) == (protocol, url)
+        said = [text for text in loaded.warnings if "unencrypted" not in text]
+        assert all(warning in text for text in said)
+        assert bool(said) == bool(warning)
+
+
+def test_without_endpoint_the_default_one_suits_the_protocol(configure):
+    environ = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}
+    traces = configure(environ=environ).config.otel_traces_export
+    assert (traces.protocol, traces.endpoint.url) == ("grpc", "http://localhost:4317")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "insecure", "url"),
+    [
+        ("h:4317", "", "https://h:4317"),
+        ("h:4317", "true", "http://h:4317"),
+        ("[::1]:4317", "true", "http://[::1]:4317"),
+        ("http://h:4317", "false", "http://h:4317"),
+        ("https://h:4317", "true", "https://h:4317"),
+    ],
+)
+def test_conflict_scheme_before_insecure(configure, endpoint, insecure, url):
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        environ = {name: endpoint, "OTEL_EXPORTER_OTLP_INSECURE": insecure}
+        assert configure(environ=environ).config.otel_traces_export.endpoint.url == url
 
 
 @pytest.mark.parametrize(

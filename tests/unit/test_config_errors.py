@@ -83,7 +83,7 @@ FILES = {
     "endpoint without scheme": (
         "otel_traces_export: {endpoint: 'localhost:4318'}\n",
         "c.yml:1:",
-        "http or https URL",
+        "no scheme",
         "http://localhost:4318",
     ),
     "endpoint of another scheme": (
@@ -98,16 +98,16 @@ FILES = {
         "URL",
         "http://localhost:4318",
     ),
-    "grpc": (
-        "otel_traces_export: {protocol: grpc}\n",
+    "protocol": (
+        "otel_traces_export: {protocol: thrift}\n",
         "c.yml:1:",
-        '"grpc"',
-        "use http/protobuf, port 4318",
+        '"thrift"',
+        "protocol: http/protobuf",
     ),
-    "json": (
-        "otel_traces_export: {protocol: http/json}\n",
+    "grpc without a check of the certificate": (
+        "otel_traces_export: {endpoint: 'https://h:4317', insecure_skip_verify: true}\n",
         "c.yml:1:",
-        "http/json",
+        "over gRPC",
         "http/protobuf",
     ),
     "bad pattern": ("routes: {patterns: ['/a?b']}\n", "c.yml:1:", "paths whose", "/users/:id"),
@@ -198,7 +198,7 @@ def test_bad_files(name, tmp_path):
         ({"OPEN_PORT": "http"}, 'OPEN_PORT: "ebpf.open_port" cannot be "http"', "OPEN_PORT=80,443"),
         ({"PROMETHEUS_PORT": "tcp://10.0.0.1:9090"}, "PROMETHEUS_PORT: ", "enableServiceLinks"),
         ({"METRICS_INTERVAL": "5"}, 'cannot be "5"', '"5s"'),
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL: ", "port 4318"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "udp"}, "OTEL_EXPORTER_OTLP_PROTOCOL: ", "http/protobuf"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "h:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: ", "http://"),
         ({"OTEL_EXPORTER_OTLP_HEADERS": "secret"}, "OTEL_EXPORTER_OTLP_HEADERS: ", "name=value"),
         ({"SYSTEM_WIDE": "2"}, 'SYSTEM_WIDE: "ebpf.system_wide"', "SYSTEM_WIDE=true"),
@@ -220,7 +220,7 @@ def test_bad_environments(environ, sentence, remedy):
 
 
 def test_a_bad_variable_of_both_exporters_is_said_of_each_once():
-    error = failure(environ={"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+    error = failure(environ={"OTEL_EXPORTER_OTLP_PROTOCOL": "udp"})
     assert len(error.problems) == 1
 
 

@@ -97,7 +97,10 @@ for signal in ("metrics", "traces"):
                 ("a=1", "b=2", "c=3"),
                 tuple(Headers(((k, v),)) for k, v in ("a1", "b2", "c3")),
             ),
-            "protocol": (("http/protobuf",) * 3, ("http/protobuf",) * 3),
+            "protocol": (
+                ("http/protobuf", "GRPC", "http/protobuf"),
+                ("http/protobuf", "grpc", "http/protobuf"),
+            ),
             "compression": (("gzip", "none", "gzip"), ("gzip", "none", "gzip")),
             "timeout": DURATIONS,
             "certificate": (FILE_PATHS, FILE_PATHS),

@@ -109,8 +109,14 @@ CONFLICTS: Final = (
         "The header.",
     ),
     Conflict(
-        "grpc",
-        "`protocol: grpc`, or the endpoint's port is 4317.",
-        "`grpc` is an error: it is not there yet. The port is used as given, with a warning.",
+        "protocol_by_port",
+        "No `protocol`.",
+        "Port 4317 is `grpc`, any other `http/protobuf`. A given protocol counts on any port; the "
+        "other's usual port is warned about.",
+    ),
+    Conflict(
+        "scheme_before_insecure",
+        "`insecure` and the endpoint's scheme.",
+        "The scheme. Without one (`host:port`, gRPC only), TLS unless `insecure` is true.",
     ),
 )

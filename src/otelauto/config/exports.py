@@ -54,8 +54,14 @@ def _headers(signal: str) -> Headers:
 
 
 def _protocol(signal: str) -> str:
-    help_ = "OTLP transport. `grpc` is refused: it is not there yet."
-    return _otlp(signal, "PROTOCOL", "http/protobuf", otlp.PROTOCOL, help_)
+    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    return setting(
+        "",
+        otlp.PROTOCOL,
+        "OTLP over gRPC, or over HTTP with protobuf bodies.",
+        env=names,
+        default_note="`grpc` if the endpoint's port is 4317, else `http/protobuf`",
+    )
 
 
 def _compression(signal: str) -> str:
@@ -74,7 +80,7 @@ def _file(signal: str, suffix: str, help_: str) -> str:
 
 
 def _insecure(signal: str) -> bool:
-    help_ = "Only for gRPC; over HTTP the scheme of the endpoint decides."
+    help_ = "For gRPC and an endpoint without scheme (`host:port`): no TLS."
     return _otlp(signal, "INSECURE", False, kinds.BOOLEAN, help_, kinds.BOOLEAN)
 
 
@@ -82,7 +88,7 @@ def _skip_verify() -> bool:
     return setting(
         False,
         kinds.BOOLEAN,
-        "Accept any certificate of the server. For tests only.",
+        "Accept any certificate of the server. For tests only; not over gRPC.",
         env=("OTEL_INSECURE_SKIP_VERIFY",),
     )
 
@@ -151,8 +157,8 @@ class OtlpExport:
     service_namespace: str
 
     def request_headers(self) -> dict[str, str]:
-        """Headers to send, lower-case; a password in the URL becomes an ``authorization``."""
-        headers = dict(self.headers)
+        """Headers to send now, lower-case; a password in the URL becomes an ``authorization``."""
+        headers = dict(self.headers.current())
         if self.endpoint is not None and (pair := self.endpoint.credentials) is not None:
             headers.setdefault("authorization", otlp.basic_authorization(*pair))
         return headers

@@ -31,6 +31,12 @@ def interpolate(text: str, environ: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replace, text)
 
 
+def refers_to_files(text: str) -> bool:
+    """Whether ``text`` refers to something that may change while otelauto runs."""
+    found = (match[1] or "" for match in _REFERENCE.finditer(text))
+    return any(each.startswith(("file:", "credential:")) for each in found)
+
+
 def _resolve(reference: str, environ: Mapping[str, str]) -> str:
     if reference.startswith("file:"):
         return _content(Path(reference.removeprefix("file:")))

@@ -6,14 +6,16 @@ Precedence: default < file < environment < flag. Everything that is wrong is rep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from otelauto.config.kinds import Kind, Raw
-from otelauto.config.otlp import mask_url
+from otelauto.config.otlp import Headers, LastGood, mask_url
 from otelauto.config.problems import DEFAULT, Findings, InvalidConfig, Origin, Source, nearest
+from otelauto.config.protocol import settle_protocols
 from otelauto.config.rules import Purpose, check
 from otelauto.config.selection import select_exporters
 from otelauto.config.setting import OWN_PREFIX, Declaration, Variable, build, declarations
@@ -59,6 +61,8 @@ class _Merge:
             )
             self._bad(origin.where, given.declaration.key, given.raw, kind, remedy)
         else:
+            if isinstance(value, Headers) and given.reread is not None:
+                value = replace(value, reread=LastGood(partial(_read_again, kind, given.reread)))
             self.put(given.declaration, value, given.origin)
 
     def from_environment(self, declaration: Declaration, environ: Mapping[str, str]) -> None:
@@ -103,6 +107,10 @@ class _Merge:
         sentence = f'"{key}" cannot be {_shown(raw, kind)}: it takes {kind.allowed}.'
         if all(item.where != where or item.remedy != remedy for item in self.findings.problems):
             self.findings.problem(where, sentence, remedy)
+
+
+def _read_again(kind: Kind[Any], reread: Callable[[], Raw]) -> Any:
+    return kind.read(reread())
 
 
 def _shown(raw: Raw, kind: Kind[Any]) -> str:
@@ -172,6 +180,7 @@ def load(
         findings.warn(name, sentence)
     config = _complete(build(Config, merge.values), merge.origins, sections)
     config = select_exporters(config, merge.origins, findings)
+    config = settle_protocols(config, merge.origins, findings)
     check(config, merge.origins, declared, purpose, findings)
     if findings.problems:
         raise InvalidConfig(findings.problems)

@@ -10,15 +10,17 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from otelauto.config.kinds import Kind, Pairs
+from otelauto.config.kinds import Kind, Pairs, choice
 
 MASK = "****"
+SCHEME_REMEDY = "Write scheme, host and port, for example http://localhost:4318."
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", re.ASCII)
 _CREDENTIAL_NAME = re.compile(r"auth|key|token|secret|passw|cookie|credential", re.IGNORECASE)
 
 
@@ -42,6 +44,20 @@ class Endpoint:
     def port(self) -> int:
         parts = urlsplit(self.full_url)
         return parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def has_scheme(self) -> bool:
+        """False for ``host:port``, which gRPC allows."""
+        return bool(urlsplit(self.full_url).scheme)
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.full_url).path
+
+    def for_grpc(self, default_scheme: str) -> Endpoint:
+        """Without path and query, which a call has no use for, and with a scheme."""
+        parts = urlsplit(self.full_url)
+        return Endpoint(f"{parts.scheme or default_scheme}://{parts.netloc}")
 
     @property
     def encrypted(self) -> bool:
@@ -73,9 +89,18 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Headers(Mapping[str, str]):
-    """Headers of each export request: lower-case name -> value. Values are never shown."""
+    """Headers of each export request: lower-case name -> value. Values are never shown.
+
+    ``reread`` gives them anew, where they refer to files; ``None`` if it never could.
+    """
 
     pairs: tuple[tuple[str, str], ...] = ()
+    reread: Callable[[], Headers | None] | None = field(default=None, compare=False)
+
+    def current(self) -> Headers:
+        """These headers as the files that they refer to say now, or last said."""
+        again = self.reread() if self.reread is not None else None
+        return again if again is not None else self
 
     def __getitem__(self, name: str) -> str:
         return dict(self.pairs)[name]
@@ -98,6 +123,21 @@ class Headers(Mapping[str, str]):
         return f"Headers({self.masked()!r})"
 
 
+class LastGood:
+    """Reads headers anew at each call; while that fails, what was read last counts."""
+
+    def __init__(self, read: Callable[[], Headers]) -> None:
+        self._read = read
+        self._last: Headers | None = None
+
+    def __call__(self) -> Headers | None:
+        try:
+            self._last = self._read()
+        except ValueError:
+            return self._last
+        return self._last
+
+
 def basic_authorization(user: str, password: str) -> str:
     """The value of an ``authorization`` header for ``user`` (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -117,14 +157,18 @@ def mask_url(text: str) -> str:
 
 
 def _split_url(text: str) -> SplitResult:
-    remedy = "Write scheme, host and port, for example http://localhost:4318."
+    remedy = SCHEME_REMEDY
     if any(ord(char) <= 32 or ord(char) == 127 for char in text):
         raise ValueError("Remove the blanks and control characters from the URL.")
+    if bare := _HOST_AND_PORT.fullmatch(text):
+        text = f"//{text}"
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
         raise ValueError(remedy) from None
+    if bare and parts.hostname and port:
+        return parts
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise ValueError(remedy)
     if parts.fragment:
@@ -177,15 +221,6 @@ def _split_pairs(text: str) -> list[tuple[str, str]]:
     return [_pair(item) for item in text.split(",") if item.strip()]
 
 
-def _read_protocol(text: str) -> str:
-    word = text.strip().lower()
-    if word == "grpc":
-        raise ValueError("OTLP over gRPC is not there yet: use http/protobuf, port 4318.")
-    if word != "http/protobuf":
-        raise ValueError("Use http/protobuf, port 4318.")
-    return word
-
-
 def endpoint_base(signal: str) -> Kind[Endpoint | None]:
     """The 2023 meaning: a base URL; ``/v1/<signal>`` is appended unless it is there."""
     return _endpoint_kind(lambda text: _yaml_base(text, signal))
@@ -217,7 +252,7 @@ ATTRIBUTES: Kind[dict[str, str]] = Kind(
     lambda text: _read_attributes(_split_pairs(text)),
     from_pairs=_read_attributes,
 )
-PROTOCOL: Kind[str] = Kind("`http/protobuf`", "http/protobuf", "http/protobuf", _read_protocol)
+PROTOCOL = choice("grpc", "http/protobuf")
 
 
 def resource_attribute(name: str) -> Kind[str]:

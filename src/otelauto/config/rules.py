@@ -10,10 +10,9 @@ from pathlib import Path
 
 from otelauto.config.exports import OtlpExport
 from otelauto.config.problems import DEFAULT, Findings, Origin, Source
+from otelauto.config.protocol import GRPC_PORT, HTTP_PORT
 from otelauto.config.setting import Declaration
 from otelauto.config.settings import Config
-
-GRPC_PORT = 4317
 
 
 class Purpose(enum.Flag):
@@ -196,12 +195,14 @@ def _plaintext(context: _Context) -> None:
         )
 
 
-def _grpc_port(context: _Context) -> None:
+def _usual_ports(context: _Context) -> None:
     for section, export in context.otlp():
-        if export.endpoint is not None and export.endpoint.port == GRPC_PORT:
+        others = HTTP_PORT if export.protocol == "grpc" else GRPC_PORT
+        usual = GRPC_PORT if export.protocol == "grpc" else HTTP_PORT
+        if export.endpoint is not None and export.endpoint.port == others:
             context.findings.warn(
                 context.where(f"{section}.endpoint"),
-                f"port {GRPC_PORT} is usually OTLP over gRPC; http/protobuf is on port 4318.",
+                f"port {others} is not the usual one of {export.protocol}, which is {usual}.",
             )
 
 
@@ -217,7 +218,13 @@ def _appended_twice(context: _Context) -> None:
 
 def _skip_verify(context: _Context) -> None:
     for section, export in context.otlp():
-        if export.insecure_skip_verify:
+        if export.insecure_skip_verify and export.protocol == "grpc":
+            context.findings.problem(
+                context.where(f"{section}.insecure_skip_verify"),
+                f'"{section}.insecure_skip_verify" cannot be had over gRPC.',
+                f'Give the server\'s certificate as "{section}.certificate", or use http/protobuf.',
+            )
+        elif export.insecure_skip_verify:
             context.findings.warn(
                 context.where(f"{section}.insecure_skip_verify"),
                 f'the certificate of "{section}.endpoint" is not checked.',
@@ -268,7 +275,7 @@ _CONSISTENCY: tuple[Callable[[_Context], None], ...] = (
     _batch_fits_queue,
     _series_fit,
     _plaintext,
-    _grpc_port,
+    _usual_ports,
     _appended_twice,
     _skip_verify,
     _insecure_is_for_grpc,

@@ -40,10 +40,13 @@ class _Chooser:
 
     def otlp(self, signal: str) -> None:
         chosen, section = self._chosen(signal), f"otel_{signal}_export"
-        endpoint = getattr(self.config, section).endpoint
+        part = getattr(self.config, section)
+        endpoint = part.endpoint
         if not chosen or ("otlp" in chosen) == (endpoint is not None):
             return
-        default = Endpoint(f"http://localhost:4318/v1/{signal}")
+        over_grpc = part.protocol == "grpc"
+        url = "http://localhost:4317" if over_grpc else f"http://localhost:4318/v1/{signal}"
+        default = Endpoint(url)
         self._set(signal, f"{section}.endpoint", default if "otlp" in chosen else None)
 
     def own_switch(self, signal: str, word: str, key: str, on: Any, off: Any) -> None:

@@ -7,15 +7,16 @@ PyYAML's composer gives the node graph; nothing is constructed, so no tag can ru
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from otelauto.config.interpolate import interpolate
-from otelauto.config.kinds import Raw
+from otelauto.config.interpolate import interpolate, refers_to_files
+from otelauto.config.kinds import Pairs, Raw
 from otelauto.config.problems import Findings, InvalidConfig, Origin, Problem, Source, nearest
 from otelauto.config.setting import Declaration
 
@@ -36,6 +37,7 @@ class Given:
     raw: Raw
     origin: Origin
     item_origins: tuple[Origin, ...] = ()
+    reread: Callable[[], Raw] | None = None  # where ``raw`` refers to files; raises ValueError
 
 
 @dataclass(slots=True)
@@ -223,7 +225,9 @@ class _Reader:
     def _scalar(self, declaration: Declaration, node: yaml.ScalarNode) -> None:
         text = self._resolve(declaration, node)
         if text:
-            self.given.append(Given(declaration, text, self._origin(node)))
+            again = partial(interpolate, node.value, self.environ)
+            reread = again if refers_to_files(node.value) else None
+            self.given.append(Given(declaration, text, self._origin(node), reread=reread))
 
     def _sequence(self, declaration: Declaration, node: yaml.SequenceNode) -> None:
         texts: list[str] = []
@@ -257,7 +261,12 @@ class _Reader:
             origins.append(self._origin(value))
         if pairs:
             origin = Origin(Source.FILE, self.where(node), any(item.literal for item in origins))
-            self.given.append(Given(declaration, list(pairs.items()), origin, tuple(origins)))
+            texts = [(key.value, value.value) for key, value in node.value]
+            reread = partial(_pairs_again, texts, self.environ)
+            given = Given(declaration, list(pairs.items()), origin, tuple(origins))
+            if any(refers_to_files(text) for _, text in texts):
+                given = replace(given, reread=reread)
+            self.given.append(given)
 
     def _resolve(self, declaration: Declaration, node: yaml.ScalarNode) -> str | None:
         """The text of a scalar with its references replaced, or ``None`` after a problem."""
@@ -273,6 +282,10 @@ class _Reader:
     def _origin(self, node: yaml.Node) -> Origin:
         literal = not isinstance(node, yaml.ScalarNode) or "${" not in node.value
         return Origin(Source.FILE, self.where(node), literal)
+
+
+def _pairs_again(texts: Pairs, environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(name, interpolate(text, environ)) for name, text in texts]
 
 
 def _paths(tree: Tree, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

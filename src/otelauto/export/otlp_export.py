@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +20,9 @@ from otelauto.export.exporter import (
     dropped,
 )
 from otelauto.export.otlp_encode import MetricEncoder, SpanEncoder
-from otelauto.export.otlp_http import Answer, OtlpHttp, Verdict
 from otelauto.export.red import Red
+from otelauto.export.retry import FIRST_PAUSE_S, LIMIT_S, Retry, asked_pause_s
+from otelauto.export.transport import Answer, Transport, Verdict
 from otelauto.export.worker import Worker
 from otelauto.spans.clock import WallClock, boot_now_ns
 
@@ -31,24 +31,19 @@ BATCH_SIZE = 4096
 BATCH_TIMEOUT_S = 0.5
 INTERVAL_S = 5.0
 
-TRIES = 5  # of one batch
-BACKOFF_S = 0.5  # doubled after each try, with jitter
-MAX_BACKOFF_S = 5.0
-MAX_RETRY_AFTER_S = 30.0
-
 
 class OtlpTraces:
     """Sends spans to an OTLP traces endpoint.
 
-    A batch is tried a few times while the queue takes what comes; when both are exhausted the loss
-    is counted.
+    A batch is tried again for a while (:mod:`otelauto.export.retry`) while the queue takes what
+    comes; when both are exhausted the loss is counted.
     """
 
     name = "otlp_traces"
 
     def __init__(
         self,
-        transport: OtlpHttp,
+        transport: Transport,
         clock: WallClock,
         counters: Counters,
         *,
@@ -56,12 +51,12 @@ class OtlpTraces:
         queue_size: int = QUEUE_SIZE,
         batch_size: int = BATCH_SIZE,
         batch_timeout_s: float = BATCH_TIMEOUT_S,
-        backoff_s: float = BACKOFF_S,
+        export_timeout_s: float = LIMIT_S,
+        first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         self._transport = transport
         self._encoder = SpanEncoder(version, clock)
         self._counters = counters
-        self._backoff_s = backoff_s
         self._trouble = Trouble(self.name)
         self._closing = threading.Event()
         self._worker: Worker[Item] = Worker(
@@ -74,6 +69,14 @@ class OtlpTraces:
             batch_size=batch_size,
             batch_timeout_s=batch_timeout_s,
             abort=transport.abort,
+        )
+        self._retry = Retry(
+            transport.post,
+            self._report,
+            self._closing,
+            self._worker.seconds_left,
+            first_pause_s=first_pause_s,
+            limit_s=export_timeout_s,
         )
 
     def start(self) -> None:
@@ -120,32 +123,7 @@ class OtlpTraces:
         self._report(f"{count} spans given up: {answer.error}")
 
     def _post(self, body: bytes) -> Answer:
-        """Post until there is an answer that counts, the tries are used up, or time is."""
-        for attempt in range(TRIES):
-            answer = self._transport.post(body, self._worker.seconds_left())
-            if answer.verdict is not Verdict.RETRY or attempt == TRIES - 1:
-                break
-            self._report(f"{answer.error}; trying again")
-            pause = answer.retry_after_s
-            if pause is None:
-                longest = min(self._backoff_s * 2**attempt, MAX_BACKOFF_S)
-                pause = random.uniform(0.5, 1.0) * longest  # noqa: S311 - jitter
-            if not self._pause(min(pause, MAX_RETRY_AFTER_S)):
-                break
-        return answer
-
-    def _pause(self, seconds: float) -> bool:
-        """Wait between tries; false when the exporter is closed and there is no time for one."""
-        left = self._worker.seconds_left()
-        if left is None:
-            if not self._closing.wait(seconds):
-                return True
-            left = self._worker.seconds_left()
-        if left is not None and left <= 0:
-            return False
-        # Closing: one more try at once is worth more than a pause, but do not spin.
-        time.sleep(min(self._backoff_s, left or 0.0, 0.1))
-        return True
+        return self._retry.send(body)
 
     def _report(self, error: str) -> None:
         self._trouble.report(f"{self._transport.url}: {error}")
@@ -162,7 +140,7 @@ class OtlpMetrics:
 
     def __init__(
         self,
-        transport: OtlpHttp,
+        transport: Transport,
         red: Red,
         clock: WallClock,
         counters: Counters,
@@ -180,6 +158,7 @@ class OtlpMetrics:
         self._trouble = Trouble(self.name)
         self._closing = threading.Event()
         self._give_up_at: float | None = None
+        self._asked_s = 0.0  # how long the endpoint wants no export
         self._thread = threading.Thread(target=self._run, name="otelauto-otlp-metrics", daemon=True)
 
     def start(self) -> None:
@@ -210,7 +189,7 @@ class OtlpMetrics:
     def _run(self) -> None:
         closing = False
         while not closing:
-            closing = self._closing.wait(self._interval_s)
+            closing = self._closing.wait(max(self._interval_s, self._asked_s))
             try:  # the thread must outlive a defect
                 self._export()
             except Exception as error:
@@ -223,6 +202,7 @@ class OtlpMetrics:
             return
         left = None if self._give_up_at is None else self._give_up_at - time.monotonic()
         answer = self._transport.post(body, left)
+        self._asked_s = asked_pause_s(answer)
         if answer.verdict is not Verdict.ACCEPTED:
             refused = answer.verdict is Verdict.REFUSED
             reason = Reason.REFUSED if refused else Reason.UNREACHABLE

@@ -2,97 +2,52 @@
 """OTLP over HTTP with protobuf bodies: one request at a time over a kept connection.
 
 What an answer means is the OTLP specification's ("OTLP/HTTP Response"): 2xx is success, with or
-without a body; a partial success is never retried; 429, 502, 503, 504 and no answer may be retried;
-anything else must not be.
+without a body; 429, 502, 503, 504 and no answer may be retried; anything else must not be.
 """
 
 from __future__ import annotations
 
-import enum
 import gzip
 import logging
 import socket
 import ssl
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import urlsplit
 
 from otelauto.errors import ConfigError
 from otelauto.export.own_traffic import End, OwnTraffic
-from otelauto.export.protobuf import MalformedError, fields
+from otelauto.export.proxy import Proxy
+from otelauto.export.tls import Tls
+from otelauto.export.transport import (
+    DEFAULT_TIMEOUT_MS,
+    MAX_ANSWER,
+    NO_ANSWER,
+    NO_TIME,
+    STOPPED,
+    Answer,
+    Compression,
+    Verdict,
+    accepted,
+    rpc_status,
+    shortened,
+    shown,
+    too_large,
+)
 
 LOG = logging.getLogger("otelauto.export.otlp")
 
 RETRYABLE = frozenset({429, 502, 503, 504})
-MAX_ANSWER = 4 * 1024 * 1024
-MAX_REJECTED = 1 << 63  # an int64 that is negative on the wire looks larger
-DEFAULT_TIMEOUT_MS = 10_000
 GZIP_LEVEL = 1
-
-
-class Compression(enum.StrEnum):
-    """``OTEL_EXPORTER_OTLP_COMPRESSION``."""
-
-    NONE = "none"
-    GZIP = "gzip"
-
-
-class Verdict(enum.Enum):
-    """What to do after a request."""
-
-    ACCEPTED = "accepted"
-    RETRY = "retry"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The outcome of one request. ``rejected`` counts items of a partial success."""
-
-    verdict: Verdict
-    error: str = ""
-    rejected: int = 0
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """TLS settings; empty paths mean the system's authorities and no client certificate."""
-
-    certificate: str = ""
-    client_certificate: str = ""
-    client_key: str = ""
-    insecure_skip_verify: bool = False
-
-    def context(self) -> ssl.SSLContext:
-        """The context for these settings.
-
-        Raises:
-            ConfigError: a file cannot be read or does not hold what it should.
-        """
-        try:
-            context = ssl.create_default_context(cafile=self.certificate or None)
-            if self.client_certificate:
-                context.load_cert_chain(self.client_certificate, self.client_key or None)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"a TLS certificate or key of the OTLP exporter cannot be used: {error}",
-                "check OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE and _CLIENT_KEY"
-                " (PEM files)",
-            ) from error
-        if self.insecure_skip_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
 
 
 class OtlpHttp:
     """A connection to one OTLP/HTTP endpoint. ``post`` is called by one thread.
 
-    ``url`` is complete, ``/v1/traces`` and all. ``timeout_ms`` 0 means no limit.
+    ``url`` is complete, ``/v1/traces`` and all. ``headers`` is asked for each request, the
+    files of ``tls`` when they were changed. ``timeout_ms`` 0 means no limit.
 
     Raises:
         ConfigError: ``url`` is not an http or https URL, or a TLS file cannot be used.
@@ -103,10 +58,11 @@ class OtlpHttp:
         url: str,
         *,
         version: str,
-        headers: Mapping[str, str] | None = None,
+        headers: Callable[[], Mapping[str, str]] = dict,
         timeout_ms: int = DEFAULT_TIMEOUT_MS,
         compression: Compression = Compression.NONE,
         tls: Tls | None = None,
+        proxy: Proxy | None = None,
         own_traffic: OwnTraffic | None = None,
     ) -> None:
         self._scheme, self._host, self._port, self._target = _split(url)
@@ -115,35 +71,37 @@ class OtlpHttp:
         self._timeout_s = timeout_ms / 1000 if timeout_ms else None
         self._compression = compression
         self._own_traffic = own_traffic or OwnTraffic()
-        self._context = (tls or Tls()).context() if self._scheme == "https" else None
+        self._proxy = proxy
+        self._tls = tls or Tls()
+        self._tls_version = self._tls.version()
+        self._context = self._tls.context() if self._scheme == "https" else None
         if self._context is not None and self._context.verify_mode == ssl.CERT_NONE:
             LOG.warning(
                 "insecure_skip_verify: the certificate of %s is not checked; anyone on the way can"
                 " read and change what is exported",
                 self._host,
             )
-        self._headers = {
-            "user-agent": f"OTel-OTLP-Exporter-otelauto/{version}",
-            **(headers or {}),
-            "content-type": "application/x-protobuf",
-        }
-        if compression is Compression.GZIP:
-            self._headers["content-encoding"] = "gzip"
+        self._user_agent = f"OTel-OTLP-Exporter-otelauto/{version}"
+        self._given_headers = headers
         self._connection: HTTPConnection | None = None
         self._ends: frozenset[End] | None = None
         self._aborted = False
 
     def post(self, body: bytes, seconds_left: float | None = None) -> Answer:
-        """Send one message. ``seconds_left`` shortens the timeout (a shutdown's deadline)."""
+        """Send one message. ``seconds_left`` shortens the timeout (a deadline of the caller's)."""
+        if (refusal := too_large(body)) is not None:
+            return refusal
         if self._compression is Compression.GZIP:
             body = gzip.compress(body, GZIP_LEVEL, mtime=0)
-        timeout = self._timeout_s
-        if seconds_left is not None:
-            timeout = min(timeout or seconds_left, seconds_left)
-            if timeout <= 0:
-                return Answer(Verdict.RETRY, "no time left")
+        timeout = shortened(self._timeout_s, seconds_left)
+        if timeout is not None and timeout <= 0:
+            return Answer(Verdict.RETRY, NO_TIME)
         if self._aborted:
-            return Answer(Verdict.RETRY, "the exporter was stopped")
+            return Answer(Verdict.RETRY, STOPPED)
+        try:
+            self._renew_context()
+        except ConfigError as error:
+            return Answer(Verdict.RETRY, error.message)
         kept = self._connection is not None
         try:
             return self._exchange(body, timeout)
@@ -176,7 +134,7 @@ class OtlpHttp:
 
     def _exchange(self, body: bytes, timeout: float | None) -> Answer:
         connection = self._connect(timeout)
-        connection.request("POST", self._target, body=body, headers=self._headers)
+        connection.request("POST", self._request_target(), body=body, headers=self._headers())
         response = connection.getresponse()
         data = response.read(MAX_ANSWER + 1)
         if response.will_close or len(data) > MAX_ANSWER:
@@ -185,17 +143,51 @@ class OtlpHttp:
             return Answer(Verdict.REFUSED, f"an answer of more than {MAX_ANSWER} bytes")
         return _judge(response, data)
 
+    def _headers(self) -> dict[str, str]:
+        headers = {
+            "user-agent": self._user_agent,
+            **self._given_headers(),
+            "content-type": "application/x-protobuf",
+        }
+        if self._compression is Compression.GZIP:
+            headers["content-encoding"] = "gzip"
+        if self._proxy is not None and self._context is None:
+            headers.update(self._proxy.headers())
+        return headers
+
+    def _request_target(self) -> str:
+        """The absolute form for a proxy that forwards (RFC 9112, section 3.2.2), else the path."""
+        if self._proxy is None or self._context is not None:
+            return self._target
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}{self._target}"
+
+    def _renew_context(self) -> None:
+        """Read the TLS files again if they were changed, and begin a new connection with them.
+
+        Raises:
+            ConfigError: they cannot be used as they are now; the next request tries again.
+        """
+        if self._context is None or (version := self._tls.version()) == self._tls_version:
+            return
+        self._context = self._tls.context()
+        self._tls_version = version
+        self._hang_up()
+
     def _connect(self, timeout: float | None) -> HTTPConnection:
         connection = self._connection
         if connection is not None and connection.sock is not None:
             connection.sock.settimeout(timeout)
             return connection
+        host, port = self._host, self._port
+        if self._proxy is not None:
+            host, port = self._proxy.host, self._proxy.port
         if self._context is not None:
-            connection = HTTPSConnection(
-                self._host, self._port, timeout=timeout, context=self._context
-            )
+            connection = HTTPSConnection(host, port, timeout=timeout, context=self._context)
+            if self._proxy is not None:
+                connection.set_tunnel(self._host, self._port, self._proxy.headers())
         else:
-            connection = HTTPConnection(self._host, self._port, timeout=timeout)
+            connection = HTTPConnection(host, port, timeout=timeout)
         self._connection = connection
         connection.connect()
         self._ends = self._own_traffic.opened(connection.sock)
@@ -235,9 +227,8 @@ def _split(url: str) -> tuple[str, str, int, str]:
 def _judge(response: HTTPResponse, data: bytes) -> Answer:
     status = response.status
     if 200 <= status < 300:
-        rejected, message = _partial_success(data)
-        return Answer(Verdict.ACCEPTED, message, rejected)
-    message = _status_message(response.headers.get("Content-Type", ""), data)
+        return accepted(data)
+    message = _message(response.headers.get("Content-Type", ""), data)
     error = f"HTTP {status} {response.reason}{': ' if message else ''}{message}"
     if status in RETRYABLE:
         after = _retry_after(response.headers.get("Retry-After"))
@@ -245,41 +236,11 @@ def _judge(response: HTTPResponse, data: bytes) -> Answer:
     return Answer(Verdict.REFUSED, error)
 
 
-def _partial_success(data: bytes) -> tuple[int, str]:
-    """Rejected items and message of an Export*ServiceResponse; (0, "") for anything else."""
-    rejected, message = 0, ""
-    try:
-        for field, value in fields(data):
-            if field != 1 or not isinstance(value, bytes):
-                continue
-            for inner, content in fields(value):
-                if inner == 1 and isinstance(content, int):
-                    rejected = content if content < MAX_REJECTED else 0
-                elif inner == 2 and isinstance(content, bytes):
-                    message = _shown(content)
-    except MalformedError:
-        LOG.debug("the answer is not an OTLP response; its status counts")
-        return 0, ""
-    return rejected, message
-
-
-def _status_message(content_type: str, data: bytes) -> str:
+def _message(content_type: str, data: bytes) -> str:
     """The message of a google.rpc.Status, else the beginning of a text answer."""
-    if not content_type.startswith("application/x-protobuf"):
-        return _shown(data) if content_type.startswith(("text/plain", "application/json")) else ""
-    try:
-        for field, value in fields(data):
-            if field == 2 and isinstance(value, bytes):
-                return _shown(value)
-    except MalformedError:
-        LOG.debug("the error answer is not a google.rpc.Status")
-    return ""
-
-
-def _shown(data: bytes) -> str:
-    """Bytes of a peer as they may stand in a log."""
-    text = data[:200].decode("utf-8", "replace").strip()
-    return "".join(c if c.isprintable() else " " for c in text)
+    if content_type.startswith("application/x-protobuf"):
+        return rpc_status(data)[0]
+    return shown(data) if content_type.startswith(("text/plain", "application/json")) else ""
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -296,7 +257,7 @@ def _retry_after(value: str | None) -> float | None:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return NO_ANSWER
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not trusted: {error.verify_message}"
     if isinstance(error, OSError) and error.strerror:

@@ -64,8 +64,9 @@ class Worker(Generic[T]):
             self._counters.add(self._ledger.dropped, lost, Reason.QUEUE_FULL)
 
     def queued(self) -> int:
-        """Spans that wait."""
-        return len(self._queue)
+        """Spans that wait, those of the batch in hand among them."""
+        with self._lock:
+            return len(self._queue) + self._in_hand
 
     def sent(self, count: int) -> None:
         """For ``handle``: count ``count`` spans of its batch as published."""

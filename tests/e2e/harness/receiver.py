@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An OTLP/HTTP receiver that decodes with the OpenTelemetry project's own messages."""
+"""OTLP receivers, over HTTP and gRPC, that decode with the OpenTelemetry project's own messages."""
 
 from __future__ import annotations
 
 import gzip
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as traces_grpc
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
@@ -87,6 +91,33 @@ class Receiver:
         """The points of a histogram in the last export."""
         found = [metric for _, metric in self.last_metrics() if metric.name == name]
         return [point for metric in found for point in metric.histogram.data_points]
+
+
+class GrpcReceiver(Receiver):
+    """The same over gRPC; exports are kept under the paths that HTTP has for them."""
+
+    def __enter__(self) -> GrpcReceiver:
+        exports = self.exports
+
+        class Traces(traces_grpc.TraceServiceServicer):
+            def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
+                exports.append(("/v1/traces", dict(context.invocation_metadata()), request))
+                return traces.ExportTraceServiceResponse()
+
+        class Metrics(metrics_grpc.MetricsServiceServicer):
+            def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
+                exports.append(("/v1/metrics", dict(context.invocation_metadata()), request))
+                return metrics.ExportMetricsServiceResponse()
+
+        self._grpc = grpc.server(ThreadPoolExecutor(2))
+        traces_grpc.add_TraceServiceServicer_to_server(Traces(), self._grpc)
+        metrics_grpc.add_MetricsServiceServicer_to_server(Metrics(), self._grpc)
+        self.port = self._grpc.add_insecure_port("127.0.0.1:0")
+        self._grpc.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._grpc.stop(None).wait(20)
 
 
 def attributes(pairs: Iterator[KeyValue] | Any) -> dict[str, Any]:
