@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from tests.vm.guest import Ended, NoGuestError, find_kernel, run
 
-SECONDS = 540  # for one kernel
+SECONDS = 900  # for one kernel
 SLOWER = 20  # software emulation: deadlines of tests are longer by that
 KERNEL = (
     "accounting", "calls", "endings", "lifecycle", "midstream", "modes", "processes", "slots",
