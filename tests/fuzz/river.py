@@ -34,7 +34,7 @@ FILES = (
     b'local.file "b" {\n\tfilename = local.file.a.content\n\tis_secret = true\n}\n',
     b"a /* x\n */ = `raw\r\n` /* y */ + [1, 2,\n // z\n][0] . b (1)[{ a = 1, }]\n",
     b"\xef\xbb\xbfx = -!-1 ^ 2 ^ 3 || a.b . c\ny = '\\'\nz = \"\\u00e9\\777\xff\"\n",
-    b"logging {\n\tlevel = format(\"%[2]*.[1]*f %v\", 1, 2, {})\n}\n",
+    b'logging {\n\tlevel = format("%[2]*.[1]*f %v", 1, 2, {})\n}\n',
 )
 
 

@@ -57,7 +57,7 @@ VALID = [
     ('a "" { }', "a{}"),
     ('a "_x1" { }', 'a "_x1"{}'),
     ("é = 1", "é=1"),
-    ("a = b.c.d[0].e(1)[\"x\"]", 'a=b.c.d[0].e(1)["x"]'),
+    ('a = b.c.d[0].e(1)["x"]', 'a=b.c.d[0].e(1)["x"]'),
     ("a = 1 . b", "a=1.b"),
     ("a = -1 ^ -2", "a=-1 ^ -2"),
     ("a = !!true && !false", "a=!!true && !false"),
@@ -202,7 +202,7 @@ def test_the_terminator_of_the_end_of_the_file():
 @pytest.mark.parametrize(
     ("literal", "value"),
     [
-        (r'"\a\b\f\n\r\t\v\\\""', "\a\b\f\n\r\t\v\\\""),
+        (r'"\a\b\f\n\r\t\v\\\""', '\a\b\f\n\r\t\v\\"'),
         (r'"\xc3\xa9"', "é"),
         (r'"\303\251"', "é"),
         (r'"\U0001F600"', "😀"),
@@ -230,7 +230,7 @@ def test_an_error_is_shown_with_its_line_and_a_mark():
     [
         ('password = "hunter2" 1', "hunter2"),
         ('client_secret = "a" + `hunter2` 1', "hunter2"),
-        ('bearer_token = (12345678 1', "12345678"),
+        ("bearer_token = (12345678 1", "12345678"),
         ('password =\n "hunter2" 1', "hunter2"),
         ('headers = { "X-API-Key" = "hunter2", b = "seen" } 1', "hunter2"),
         ('headers = { authorization = f(["hunter2"]) } 1', "hunter2"),
