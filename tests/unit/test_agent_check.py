@@ -136,9 +136,11 @@ MESSAGES = [
     (BATCH % "debug_metrics = 1",
      '2:1: "debug_metrics" must be a block, but is used as an attribute'),
     (BATCH % "debug {}", '2:1: unrecognized block name "debug"'),
-    (BATCH % 'timeout = "1s"\ntimeout = "2s"', '3:1: attribute "timeout" may only be provided once'),
+    (BATCH % 'timeout = "1s"\ntimeout = "2s"',
+     '3:1: attribute "timeout" may only be provided once'),
     (BATCH % "output {}", '3:1: block "output" may only be specified once'),
-    (BATCH % 'debug_metrics "x" {}', '2:1: block "debug_metrics" does not support specifying labels'),
+    (BATCH % 'debug_metrics "x" {}',
+     '2:1: block "debug_metrics" does not support specifying labels'),
     (BATCH % 'timeout = "1d"', '2:11: "1d" is no duration such as "1h30m", "5s" or "200ms"'),
     (BATCH % "timeout = 10", '2:11: 10 is no duration such as "1h30m", "5s" or "200ms"'),
     (BATCH % "timeout = true", "2:11: true should be string, got bool"),
@@ -169,15 +171,16 @@ MESSAGES = [
      "1:1: exactly one of limit, limit_percentage has to be given"),
     ('otelcol.processor.memory_limiter "m" {\ncheck_interval = "0s"\nlimit = "1MiB"\noutput {}\n}',
      '1:1: "check_interval" must be at least 1ns'),
-    ('otelcol.exporter.prometheus "p" {\nforward_to = [otelcol.exporter.debug.d.input]\n}\n'
-     'otelcol.exporter.debug "d" { }',
+    (('otelcol.exporter.prometheus "p" {\nforward_to = [otelcol.exporter.debug.d.input]\n}\n'
+     'otelcol.exporter.debug "d" { }'),
      "2:15: otelcol.exporter.debug.d.input should be prometheus.Appendable, got otelcol.Consumer"),
-    ('otelcol.exporter.prometheus "p" {\nforward_to = otelcol.exporter.debug.d.input\n}\n'
-     'otelcol.exporter.debug "d" { }',
+    (('otelcol.exporter.prometheus "p" {\nforward_to = otelcol.exporter.debug.d.input\n}\n'
+     'otelcol.exporter.debug "d" { }'),
      "2:14: otelcol.exporter.debug.d.input should be array, got otelcol.Consumer"),
     ('local.file "f" { filename = "x" }\n' + BATCH % "send_batch_size = local.file.f.contents",
      '3:32: field "contents" does not exist'),
-    ('local.file "f" {\nfilename = "x"\nis_secret = true\n}\n' + BATCH % "timeout = local.file.f.content",
+    ('local.file "f" {\nfilename = "x"\nis_secret = true\n}\n'
+     + BATCH % "timeout = local.file.f.content",
      "6:11: local.file.f.content should be string, got capsule"),
 ]  # fmt: skip
 
@@ -238,7 +241,8 @@ def test_several_errors_in_one_run():
 GOOD = {
     "string": '"x"', "secret": 'env("S")', "number": "1", "bool": "true", "duration": '"1s"',
     "size": '"1KiB"', "any": "[1]", "list(string)": '["a", 1]', "list(duration)": '["1ms"]',
-    "map(string)": '{ a = "b" }', "map(secret)": "{ a = env(\"S\") }", "map(list(string))": "{ a = [] }",
+    "map(string)": '{ a = "b" }', "map(secret)": "{ a = env(\"S\") }",
+    "map(list(string))": "{ a = [] }",
     "map(list(secret))": "{ a = [] }", "list(map(string))": "[{ a = 1 }]",
     "otelcol.Handler": "null", "list(otelcol.Consumer)": "[]", "list(prometheus.Appendable)": "[]",
 }  # fmt: skip

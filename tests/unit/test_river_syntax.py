@@ -130,9 +130,11 @@ BROKEN = [
     ("a = 'x'", ["1:5: illegal single-quoted string; use double quotes",
                  "1:5: expected expression, got ILLEGAL"]),
     ("# x", ["1:1: illegal character U+0023 '#'", "1:1: expected identifier, got ILLEGAL"]),
-    ("a = 1; b = 2", ["1:6: illegal character U+003B ';'", "1:6: expected TERMINATOR, got ILLEGAL"]),
+    ("a = 1; b = 2", ["1:6: illegal character U+003B ';'",
+                      "1:6: expected TERMINATOR, got ILLEGAL"]),
     ("a = b ? 1 : 2", ["1:7: illegal character U+003F '?'",
-                       "1:7: expected TERMINATOR, got ILLEGAL", "1:11: illegal character U+003A ':'"]),
+                       "1:7: expected TERMINATOR, got ILLEGAL",
+                       "1:11: illegal character U+003A ':'"]),
     ("a = b | c", ["1:8: missing second | in ||"]),
     ("a = b & c", ["1:8: missing second & in &&"]),
     ("a = 1e", ["1:5: exponent has no digits"]),
@@ -142,7 +144,8 @@ BROKEN = [
     ("a = \0", ["1:5: illegal character NUL", "1:5: expected expression, got ILLEGAL"]),
     ("a = \ufeff1", ["1:5: illegal byte order mark", "1:5: expected expression, got ILLEGAL"]),
     ("a = 1\nb = \nc = 2\nd 3\ne = 4\nf = )", [
-        "3:3: expected TERMINATOR, got =", "4:3: expected attribute assignment or block body, got NUMBER",
+        "3:3: expected TERMINATOR, got =",
+        "4:3: expected attribute assignment or block body, got NUMBER",
         "6:5: expected expression, got )"]),
     ("a {\n  b = [1 2]\n  c = 1 1\n}\nd = =", [
         "2:10: missing ',' in expression list", "3:9: expected TERMINATOR, got NUMBER",
