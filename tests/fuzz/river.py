@@ -25,16 +25,20 @@ SCOPE = {
 }
 
 FILES = (
-    b'otelcol.receiver.otlp "default" {\n  grpc {}\n  http {}\n  output {\n'
-    b"    traces = [otelcol.processor.batch.default.input]\n  }\n}\n"
-    b'otelcol.processor.batch "default" {\n  timeout = "1s" // soon\n  output { }\n}\n',
+    (
+        b'otelcol.receiver.otlp "default" {\n  grpc {}\n  http {}\n  output {\n'
+        b"    traces = [otelcol.processor.batch.default.input]\n  }\n}\n"
+        b'otelcol.processor.batch "default" {\n  timeout = "1s" // soon\n  output { }\n}\n'
+    ),
     b'otelcol.auth.basic "creds" {\n  username = env("USER")\n  password = "shh"\n}\n',
     b'prometheus.remote_write "m" {\n  endpoint {\n    url = "https://u:k/y@h/push"\n  }\n}\n',
-    b'local.file "a" { filename = local.file.b.content }\n'
-    b'local.file "b" {\n\tfilename = local.file.a.content\n\tis_secret = true\n}\n',
+    (
+        b'local.file "a" { filename = local.file.b.content }\n'
+        b'local.file "b" {\n\tfilename = local.file.a.content\n\tis_secret = true\n}\n'
+    ),
     b"a /* x\n */ = `raw\r\n` /* y */ + [1, 2,\n // z\n][0] . b (1)[{ a = 1, }]\n",
     b"\xef\xbb\xbfx = -!-1 ^ 2 ^ 3 || a.b . c\ny = '\\'\nz = \"\\u00e9\\777\xff\"\n",
-    b"logging {\n\tlevel = format(\"%[2]*.[1]*f %v\", 1, 2, {})\n}\n",
+    b'logging {\n\tlevel = format("%[2]*.[1]*f %v", 1, 2, {})\n}\n',
 )
 
 

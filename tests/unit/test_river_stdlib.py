@@ -119,7 +119,10 @@ FAULTS = [
     ("format()", "1:1: format expected at least 1 args, got 0"),
     ("sec + sec", "1:1: sec should be one of [number string] for binop +, got capsule"),
     ("later + 1", "1:9: 1 should be string, got number"),
-    ("later_secret + 1", "1:1: later_secret should be one of [number string] for binop +, got capsule"),
+    (
+        "later_secret + 1",
+        "1:1: later_secret should be one of [number string] for binop +, got capsule",
+    ),
     ("string.join", None),
     ("string.jion", '1:8: field "jion" does not exist'),
 ]
@@ -209,7 +212,7 @@ BAD_CALLS = [
     ('json_path("{}", "$[")', "is no JSONPath that is understood here"),
     ("concat([1], 2)", "2 should be array, got number"),
     ("array.combine_maps([], [], [])", "[] should name at least one key"),
-    ("array.combine_maps([1], [], [\"a\"])", "1:21: 1 should be object"),
+    ('array.combine_maps([1], [], ["a"])', "1:21: 1 should be object"),
     ('array.group_by([{ t = 1 }], "t", true)', "1:23: 1 should be string"),
     ('format("%9999999d", 1)', "width or precision is more than"),
 ]
@@ -294,7 +297,12 @@ def test_what_is_known_only_later_stays_unknown():
 
 
 def test_floats_are_text_without_an_exponent():
-    texts = {"1e21": "1" + "0" * 21, "1.5e-7": "0.00000015", "-2.50": "-2.5", "1e300 * 1e300": "+Inf"}
+    texts = {
+        "1e21": "1" + "0" * 21,
+        "1.5e-7": "0.00000015",
+        "-2.50": "-2.5",
+        "1e300 * 1e300": "+Inf",
+    }
     for number, text in texts.items():
         assert evaluate(f"to_upper({number})") == text.upper()
     assert math.isnan(evaluate("(-8.0) ^ 0.5"))

@@ -57,7 +57,7 @@ VALID = [
     ('a "" { }', "a{}"),
     ('a "_x1" { }', 'a "_x1"{}'),
     ("é = 1", "é=1"),
-    ("a = b.c.d[0].e(1)[\"x\"]", 'a=b.c.d[0].e(1)["x"]'),
+    ('a = b.c.d[0].e(1)["x"]', 'a=b.c.d[0].e(1)["x"]'),
     ("a = 1 . b", "a=1.b"),
     ("a = -1 ^ -2", "a=-1 ^ -2"),
     ("a = !!true && !false", "a=!!true && !false"),
@@ -130,9 +130,11 @@ BROKEN = [
     ("a = 'x'", ["1:5: illegal single-quoted string; use double quotes",
                  "1:5: expected expression, got ILLEGAL"]),
     ("# x", ["1:1: illegal character U+0023 '#'", "1:1: expected identifier, got ILLEGAL"]),
-    ("a = 1; b = 2", ["1:6: illegal character U+003B ';'", "1:6: expected TERMINATOR, got ILLEGAL"]),
+    ("a = 1; b = 2", ["1:6: illegal character U+003B ';'",
+                      "1:6: expected TERMINATOR, got ILLEGAL"]),
     ("a = b ? 1 : 2", ["1:7: illegal character U+003F '?'",
-                       "1:7: expected TERMINATOR, got ILLEGAL", "1:11: illegal character U+003A ':'"]),
+                       "1:7: expected TERMINATOR, got ILLEGAL",
+                       "1:11: illegal character U+003A ':'"]),
     ("a = b | c", ["1:8: missing second | in ||"]),
     ("a = b & c", ["1:8: missing second & in &&"]),
     ("a = 1e", ["1:5: exponent has no digits"]),
@@ -142,7 +144,8 @@ BROKEN = [
     ("a = \0", ["1:5: illegal character NUL", "1:5: expected expression, got ILLEGAL"]),
     ("a = \ufeff1", ["1:5: illegal byte order mark", "1:5: expected expression, got ILLEGAL"]),
     ("a = 1\nb = \nc = 2\nd 3\ne = 4\nf = )", [
-        "3:3: expected TERMINATOR, got =", "4:3: expected attribute assignment or block body, got NUMBER",
+        "3:3: expected TERMINATOR, got =",
+        "4:3: expected attribute assignment or block body, got NUMBER",
         "6:5: expected expression, got )"]),
     ("a {\n  b = [1 2]\n  c = 1 1\n}\nd = =", [
         "2:10: missing ',' in expression list", "3:9: expected TERMINATOR, got NUMBER",
@@ -202,7 +205,7 @@ def test_the_terminator_of_the_end_of_the_file():
 @pytest.mark.parametrize(
     ("literal", "value"),
     [
-        (r'"\a\b\f\n\r\t\v\\\""', "\a\b\f\n\r\t\v\\\""),
+        (r'"\a\b\f\n\r\t\v\\\""', '\a\b\f\n\r\t\v\\"'),
         (r'"\xc3\xa9"', "é"),
         (r'"\303\251"', "é"),
         (r'"\U0001F600"', "😀"),
@@ -230,7 +233,7 @@ def test_an_error_is_shown_with_its_line_and_a_mark():
     [
         ('password = "hunter2" 1', "hunter2"),
         ('client_secret = "a" + `hunter2` 1', "hunter2"),
-        ('bearer_token = (12345678 1', "12345678"),
+        ("bearer_token = (12345678 1", "12345678"),
         ('password =\n "hunter2" 1', "hunter2"),
         ('headers = { "X-API-Key" = "hunter2", b = "seen" } 1', "hunter2"),
         ('headers = { authorization = f(["hunter2"]) } 1', "hunter2"),

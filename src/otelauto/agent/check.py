@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from otelauto.agent.components import ABSENT, COMPONENTS
 from otelauto.agent.references import Reference, cycles, references
@@ -25,8 +25,8 @@ class Node:
     """A component of the configuration. ``needs`` are the ids of those that it refers to."""
 
     source: Source
-    block: ast.Block
-    schema: Component
+    block: ast.Block = field(repr=False)  # it may hold a secret
+    schema: Component = field(repr=False)
     content: Decoded
     needs: tuple[str, ...]
 

@@ -17,7 +17,7 @@ from otelauto.agent.river.lexer import Kind, Lexer, Token
 from otelauto.export.lines import printable
 
 _SECRET_NAME = re.compile(
-    r"pass(word|wd|phrase)|secret|token|api[-_]?key|key_pem|private|credential|authorization|cookie",
+    r"pass(word|wd|phrase)|(?<!is_)secret|token|api[-_]?key|key_pem|private|credential|authorization|cookie",
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"://(?P<value>[^\s/@\"`]+)@")
