@@ -23,6 +23,9 @@ from otelauto.config.show import as_yaml, secrets
 from otelauto.discover import elf
 from otelauto.discover.procfs import ProcFs
 from otelauto.errors import ConfigError
+from otelauto.export.protobuf import integer, sized
+from otelauto.export.proxy import proxy_for
+from otelauto.export.transport import Verdict, accepted, rpc_status
 from otelauto.protocols import proxy_protocol, traceparent, url
 from otelauto.recording import Reader, Writer
 
@@ -170,6 +173,26 @@ def short_texts(data: bytes) -> None:
         assert prefix.client is None or 0 <= prefix.client.port < 65536
 
 
+def answers(data: bytes) -> None:
+    """What an OTLP endpoint answers; and the variables that name a proxy."""
+    answer = accepted(data)
+    assert answer.verdict is Verdict.ACCEPTED
+    assert answer.rejected >= 0
+    assert answer.error.isprintable()
+    message, delay = rpc_status(data)
+    assert message.isprintable()
+    assert delay is None or 0 <= delay < float("inf")
+    text = data.decode("utf-8", "surrogateescape")
+    for environ in ({"https_proxy": text}, {"https_proxy": "http://p", "no_proxy": text}):
+        try:
+            proxy = proxy_for("https", "c.example", 4317, environ)
+        except ConfigError:
+            continue
+        if proxy is not None:
+            assert proxy.host
+            assert all(value.isascii() for value in proxy.headers().values())
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "configuration": configuration,
     "variables": variables,
@@ -178,6 +201,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "executable": executable,
     "recording": recording,
     "short_texts": short_texts,
+    "answers": answers,
 }
 
 YAML = (
@@ -207,6 +231,19 @@ FIELDS = (
     b"http://u@h:80/p?sig=1&X-Goog-Signature=2#f",
     b"[::1]:443",
     b"*",
+)
+
+
+_DELAY = sized(1, b"t/google.rpc.RetryInfo") + sized(2, sized(1, integer(1, 2) + integer(2, 5)))
+ANSWERS = (
+    b"",
+    b"\n\0",
+    sized(1, integer(1, 5) + sized(2, b"too old")),
+    sized(1, integer(1, -5)),
+    integer(1, 8) + sized(2, b"slow down") + sized(3, _DELAY),
+    sized(3, sized(1, b"t/google.rpc.Help")),
+    b"http://u:p@[::1]:3128",
+    b"*, .example:4317, 10.0.0.0/8, [::1]:1",
 )
 
 
@@ -249,5 +286,7 @@ def seeds(target: str) -> list[bytes]:
             whole = [_recording(tuple(wire.records)) for wire in wires]
             blocks = [content[content.index(b"BLCK") + 16 :] for content in whole]
             return [content for content in (*whole, *blocks) if len(content) <= 4096]
+        case "answers":
+            return list(ANSWERS)
         case _:
             return list(FIELDS)

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import ssl
+import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 from tests.unit.grpc_receiver import GrpcReceiver
 from tests.unit.test_otlp_grpc import authority
@@ -18,9 +21,10 @@ from otelauto import logs
 from otelauto.config import Purpose, load
 from otelauto.counters import Counters
 from otelauto.errors import ConfigError
+from otelauto.export.otlp_grpc import OtlpGrpc
 from otelauto.export.otlp_http import OtlpHttp
 from otelauto.export.tls import Tls
-from otelauto.export.transport import Verdict
+from otelauto.export.transport import Transport, Verdict
 from otelauto.publish import Publisher
 
 
@@ -57,6 +61,53 @@ def test_certificates_are_read_again(tmp_path: Path) -> None:
     finally:
         to.close()
         receiver.close()
+
+
+def expired(directory: Path) -> tuple[str, str]:
+    """A certificate for localhost of yesterday, its own authority, and its key."""
+    cert, key, request = (str(directory / f"expired.{end}") for end in ("pem", "key", "csr"))
+    new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", request]
+    sign = f"openssl x509 -req -copy_extensions copy -days -1 -in {request} -signkey {key}"
+    for command in ([*new.split(), *names], [*sign.split(), "-out", cert]):
+        subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("host", "old", "trusted", "words"),
+    [
+        ("localhost", False, True, ""),
+        ("localhost", True, True, "expired"),
+        ("localhost", False, False, "certificate is not trusted"),
+        ("127.0.0.1", False, True, "certificate is not|Hostname"),
+    ],
+)
+def test_a_server_that_cannot_be_trusted_gets_nothing(
+    tmp_path: Path, protocol: str, host: str, old: bool, trusted: bool, words: str
+) -> None:
+    cert, key = expired(tmp_path) if old else authority(tmp_path, "server")
+    tls = Tls(cert if trusted else authority(tmp_path, "other")[0])
+    receiver: Receiver | GrpcReceiver
+    to: Transport
+    if protocol == "grpc":
+        pair = (Path(key).read_bytes(), Path(cert).read_bytes())
+        receiver = GrpcReceiver(grpc.ssl_server_credentials([pair]))
+        to = OtlpGrpc("https", host, receiver.port, "traces", version="1", tls=tls)
+    else:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(cert, key)
+        receiver = Receiver(context)
+        to = OtlpHttp(f"https://{host}:{receiver.port}/v1/traces", version="1", tls=tls)
+    try:
+        answer = to.post(b"")
+    finally:
+        to.close()
+        receiver.close()
+    assert answer.verdict is (Verdict.RETRY if words else Verdict.ACCEPTED)
+    assert re.search(words, answer.error), answer.error
+    assert len(seen(receiver, "user-agent")) == (not words)
 
 
 HEADERS = [
@@ -144,8 +195,8 @@ def test_grpc_without_its_library_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     assert "http/protobuf" in caught.value.remedy
 
 
-def seen(receiver: Receiver | GrpcReceiver) -> list[str]:
-    """The authorization of each export that came."""
+def seen(receiver: Receiver | GrpcReceiver, header: str = "authorization") -> list[str]:
+    """The header of each export that came."""
     if isinstance(receiver, GrpcReceiver):
-        return [metadata["authorization"] for metadata, _ in receiver.exports]
-    return [headers["authorization"] for _, headers, _ in receiver.requests]
+        return [metadata[header] for metadata, _ in receiver.exports]
+    return [headers[header] for _, headers, _ in receiver.requests]

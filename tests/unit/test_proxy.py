@@ -61,7 +61,9 @@ def test_which_proxy(
     assert (proxy and (proxy.host, proxy.port)) == expected
 
 
-@pytest.mark.parametrize("text", ["socks5://p:1", "https://p:1", "http://", "http://u:s3cret@p:x"])
+@pytest.mark.parametrize(
+    "text", ["socks5://p:1", "https://p:1", "http://", "http://u:s3cret@p:x", "a b"]
+)
 def test_bad_proxies_are_refused_without_their_password(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         proxy_for("https", "c.example", 443, {"HTTPS_PROXY": text})

@@ -28,7 +28,8 @@ class Proxy:
         if parts.username is None:
             return {}
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        return {"proxy-authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+        encoded = base64.b64encode(pair.encode("utf-8", "surrogateescape")).decode()
+        return {"proxy-authorization": f"Basic {encoded}"}
 
     def __repr__(self) -> str:
         return f"Proxy({self.host}:{self.port})"
@@ -53,7 +54,8 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
         proxy = Proxy(parts.hostname or "", parts.port or DEFAULT_PORT, url)
     except ValueError:
         proxy = None
-    if proxy is None or not proxy.host or parts.scheme != "http":
+    odd = any(ord(char) <= ord(" ") for char in text)
+    if proxy is None or odd or not proxy.host or parts.scheme != "http":
         raise ConfigError(
             f"{name.upper()} does not name an HTTP proxy",
             f"write it as http://proxy.example:3128, or put {host} into NO_PROXY",
