@@ -60,9 +60,13 @@ INLINE struct shared_state *shared_state(void)
 	return bpf_map_lookup_elem(&shared, &zero);
 }
 
+/* Two programs at once may both find it asleep: one wake-up too many, which costs less than a lock. */
 INLINE bool ends_sleep(struct shared_state *state)
 {
-	return state && state->sleeping && __sync_lock_test_and_set(&state->sleeping, 0);
+	if (!state || !state->sleeping)
+		return false;
+	state->sleeping = 0;
+	return true;
 }
 
 /*
