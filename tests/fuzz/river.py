@@ -10,8 +10,8 @@ from otelauto.agent.river import ast
 from otelauto.agent.river.covering import covered, shown
 from otelauto.agent.river.diagnostics import RiverError, Source
 from otelauto.agent.river.evaluate import Evaluator
-from otelauto.agent.river.lexer import Kind, Lexer, quote, unquote
-from otelauto.agent.river.parser import parse_expression, parse_file
+from otelauto.agent.river.lexer import Kind, quote, unquote
+from otelauto.agent.river.parser import Parser, parse_expression, parse_file
 from otelauto.agent.river.printer import formatted
 from otelauto.agent.river.stdlib import library
 from otelauto.agent.river.values import OptionalSecret, Secret
@@ -45,23 +45,24 @@ FILES = (
 def river(data: bytes) -> None:
     """A whole file: tokens are in their order, the standard form is one and keeps the comments."""
     source = Source.decode("f", data)
-    tokens = Lexer(source).tokens()
+    parser = Parser(source)
+    body = parser.file()
+    tokens = parser.all_tokens
     assert tokens[-1].kind is Kind.EOF
     at = 0
     for token in tokens:
         assert token.position.offset >= at
         assert source.text[token.position.offset : token.end] == token.text
         at = token.end
-    assert len(covered(source)) == len(source.text)
-    try:
-        file = parse_file(source)
-    except RiverError as refused:
-        told(refused)
-    else:
-        text = formatted(source)
-        again = Source("f", text)
-        assert formatted(again) == text
-        assert comments(parse_file(again)) == comments(file)
+    if parser.errors:
+        assert len(covered(source)) == len(source.text)
+        told(RiverError(parser.errors))
+        return
+    text = formatted(source)
+    again = Source("f", text)
+    assert formatted(again) == text
+    file = ast.File(source, body, tuple(tokens))
+    assert comments(parse_file(again)) == comments(file)
 
 
 def agent_configuration(data: bytes) -> None:

@@ -26,6 +26,7 @@ FORMS = [
     ("a{}", "a { }\n"),
     ("a{\n\n}", "a { }\n"),
     ("a{b=1}", "a {\n\tb = 1\n}\n"),
+    ("a{b=1\nlong=2}", "a {\n\tb    = 1\n\tlong = 2\n}\n"),
     ("a{b{c=1}\nd=2}", "a {\n\tb {\n\t\tc = 1\n\t}\n\td = 2\n}\n"),
     ('a.b   .c  "d"{}', 'a.b.c "d" { }\n'),
     ("a{ // c\n}", "a { // c\n}\n"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import pytest
 
+from otelauto.agent.check import check
 from otelauto.agent.river import ast
 from otelauto.agent.river.covering import shown
 from otelauto.agent.river.diagnostics import RiverError, Source
 from otelauto.agent.river.lexer import Kind, Lexer, is_identifier, quote, unquote
 from otelauto.agent.river.parser import MAX_DEPTH, parse_expression, parse_file
-from otelauto.agent.river.printer import expression_text
+from otelauto.agent.river.printer import expression_text, formatted
 
 
 def outline(body):
@@ -172,6 +173,24 @@ def test_bytes_that_are_no_utf8_are_told():
 def test_no_depth_exhausts_the_stack(opening):
     for text in (opening * (MAX_DEPTH + 5), f"x = {opening * 10_000}"):
         assert errors(text)
+
+
+LEVEL = "[1 || 1 && 1 == 1 + 1 * "  # operators of every precedence: most calls for one level
+
+
+def test_the_greatest_depth_fits_the_stack():
+    depth = MAX_DEPTH - 5
+    deep = LEVEL * depth + "1" + "]" * depth
+    found = []
+    for text in (f"a {{\n x = {deep}\n}}", f"logging {{\n level = -({deep})\n}}"):
+        parse_file(Source("f", text))
+        formatted(Source("f", text))
+        with pytest.raises(RiverError) as caught:
+            check([Source("f", text)], {})
+        found.append(str(caught.value.diagnostics[0]))
+    assert found[0].startswith("f:1:1: cannot find")
+    assert "should be" in found[1]
+    assert expression_text(parse_expression(Source("f", "-" * 9 + "1"))) == "-" * 8 + "..."
 
 
 @pytest.mark.parametrize("step", [".a", "[0]", "()"])

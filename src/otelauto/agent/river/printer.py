@@ -7,6 +7,7 @@ meaning and the comments stay. Line breaks within a value stay where they were.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from otelauto.agent.river import ast
@@ -16,20 +17,24 @@ from otelauto.agent.river.parser import parse_file
 
 INDENT = "\t"
 _OPENING = frozenset({Kind.LCURLY, Kind.LPAREN, Kind.LBRACK})
+_COVERED = frozenset({Kind.STRING, Kind.NUMBER, Kind.FLOAT})
 _CLOSING = frozenset({Kind.RCURLY, Kind.RPAREN, Kind.RBRACK})
 _VALUE_END = LITERALS | {Kind.IDENT, Kind.RPAREN, Kind.RBRACK, Kind.RCURLY}
 
 
-def expression_text(expr: ast.Expr, *, covered: bool = False) -> str:
-    """``expr`` on one line. With ``covered`` literals are ``(secret)``."""
+def expression_text(expr: ast.Expr, *, covered: bool = False, levels: int = 8) -> str:
+    """``expr`` on one line; deeper than ``levels`` it is ``...``. With ``covered`` literals are
+    ``(secret)``.
+    """
+    if not levels:
+        return "..."
 
     def text(part: ast.Expr) -> str:
-        return expression_text(part, covered=covered)
+        return expression_text(part, covered=covered, levels=levels - 1)
 
     match expr:
         case ast.Literal(kind, found):
-            shown = not covered or kind in (Kind.BOOL, Kind.NULL)
-            return found if shown else "(secret)"
+            return "(secret)" if covered and kind in _COVERED else found
         case ast.Identifier(name):
             return name
         case ast.Paren(inner):
@@ -39,6 +44,11 @@ def expression_text(expr: ast.Expr, *, covered: bool = False) -> str:
         case ast.Object(fields):
             inside = ", ".join(f"{name.text} = {text(value)}" for name, value in fields)
             return f"{{ {inside} }}" if fields else "{}"
+    return _operation_text(expr, text)
+
+
+def _operation_text(expr: ast.Expr, text: Callable[[ast.Expr], str]) -> str:
+    match expr:
         case ast.Access(value, name):
             return f"{text(value)}.{name.text}"
         case ast.Index(value, index):
@@ -49,6 +59,7 @@ def expression_text(expr: ast.Expr, *, covered: bool = False) -> str:
             return f"{operator}{text(value)}"
         case ast.Binary(first, rest):
             return text(first) + "".join(f" {operator} {text(right)}" for operator, right in rest)
+    raise TypeError(expr)
 
 
 @dataclass(slots=True)
@@ -133,7 +144,8 @@ class _Formatter:
             if block:
                 self._value_line = None
         elif token.kind in _CLOSING:
-            self._open.pop()
+            closed = self._open.pop()
+            self._value_line = None if closed.block else self._value_line
         if token.kind is not Kind.COMMENT:
             before = self._previous.kind if self._previous else Kind.EOF
             self._unary = token.kind is Kind.NOT or (
@@ -159,15 +171,14 @@ class _Formatter:
         if newlines > 1 and not closing and not opened:
             self._lines.append(_Line(0))
         bracket = self._open[-1] if self._open else None
-        outer = bracket.line.indent if bracket else -1
+        indent = bracket.line.indent if bracket else -1
         if bracket is not None and not bracket.block:
             bracket.line.assign = -1  # a value of several lines is not aligned
-            indent = outer if closing else outer + 1
-        elif starts or self._value_line is None:
-            indent = outer if closing else outer + 1
-        else:
-            self._value_line.assign = -1
-            indent = outer if closing else outer + 2
+        if not closing:
+            indent += 1
+            if self._in_block() and not starts and self._value_line is not None:
+                self._value_line.assign = -1
+                indent += 1
         self._lines.append(_Line(indent))
 
     def _spaced(self, previous: Token, token: Token) -> bool:
