@@ -81,11 +81,14 @@ def copy_distribution(name: str, packages: Path) -> None:
 
 
 def test_it_holds_the_objects_that_the_sources_give(wheel: Path) -> None:
-    assert wheel.name.startswith(f"otelauto-{__version__}-py3-none-linux_")
+    interpreter = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert wheel.name.startswith(f"otelauto-{__version__}-{interpreter}-{interpreter}-linux_")
     wanted = {path.name.replace(".c", ".o") for path in (ROOT / "bpf").glob("*.bpf.c")}
     with zipfile.ZipFile(wheel) as archive:
         names = [Path(name) for name in archive.namelist()]
         assert {path.name for path in names if path.parent == OBJECTS} == wanted
+        compiled = {path.name.split(".")[0] for path in names if path.suffix == ".so"}
+        assert compiled == {path.stem for path in (ROOT / "src/otelauto/hot").glob("*.pyx")}
         for name in wanted:
             object_bytes = archive.read(str(OBJECTS / name))
             assert object_bytes.startswith(b"\x7fELF")
