@@ -6,20 +6,15 @@
 #ifndef OTELAUTO_CONNECTION_TABLE_H
 #define OTELAUTO_CONNECTION_TABLE_H
 
-struct connection_entry {
-	struct connection connection;
-	cookie_t id;
-};
-
 struct {
 	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_HASH);
 	MAP_ATTRIBUTE(max_entries, 16384);
 	MAP_TYPE(key, struct sock *);
-	MAP_TYPE(value, struct connection_entry);
+	MAP_TYPE(value, struct connection);
 } connections SEC(".maps");
 
 /* A new entry, to be copied: too large for the stack of a program with others in it. */
-static const struct connection_entry no_connection;
+static const struct connection no_connection;
 
 /*
  * The socket's cookie if it has one; giving it one takes a helper that is not there. Else a number
@@ -36,23 +31,22 @@ INLINE cookie_t new_connection_id(struct sock *sk)
 
 INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
 {
-	struct connection_entry *entry = bpf_map_lookup_elem(&connections, &sk);
+	struct connection *c = bpf_map_lookup_elem(&connections, &sk);
 
-	if (entry || !flags)
-		return &entry->connection;
+	if (c || !flags)
+		return c;
 	bpf_map_update_elem(&connections, &sk, &no_connection, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&connections, &sk);
 }
 
 INLINE cookie_t connection_id(struct sock *sk)
 {
-	struct connection_entry *entry = bpf_map_lookup_elem(&connections, &sk);
+	struct connection *c = bpf_map_lookup_elem(&connections, &sk);
 
-	if (!entry)
+	if (!c)
 		return 0;
-	if (!entry->id) /* not at connect(): the socket may be given its cookie after that */
-		entry->id = new_connection_id(sk);
-	return entry->id;
+	/* Kept once given; not at connect(): the socket may be given its cookie after that. */
+	return c->cookie ? c->cookie : new_connection_id(sk);
 }
 
 INLINE void connection_forget(struct sock *sk)

@@ -11,6 +11,13 @@
 /* 1: the receiving functions have the parameter `nonblock` before `flags` (it went in 5.19). */
 const volatile __u32 has_nonblock = 0;
 
+INLINE int on_receive_end(__u64 *context, enum workspace_slot slot)
+{
+	if (has_nonblock)
+		return on_received((void *)context[0], context[6], context[4], slot);
+	return on_received((void *)context[0], context[5], context[3], slot);
+}
+
 SEC("fexit/tcp_sendmsg")
 int tcp_send(__u64 *context)
 {
@@ -20,9 +27,7 @@ int tcp_send(__u64 *context)
 SEC("fexit/tcp_recvmsg")
 int tcp_recv(__u64 *context)
 {
-	if (has_nonblock)
-		return on_received((void *)context[0], context[6], context[4], SLOT_RECEIVE);
-	return on_received((void *)context[0], context[5], context[3], SLOT_RECEIVE);
+	return on_receive_end(context, SLOT_RECEIVE);
 }
 
 SEC("fexit/mptcp_sendmsg")
@@ -34,9 +39,7 @@ int mptcp_send(__u64 *context)
 SEC("fexit/mptcp_recvmsg")
 int mptcp_recv(__u64 *context)
 {
-	if (has_nonblock)
-		return on_received((void *)context[0], context[6], context[4], SLOT_MPTCP_RECEIVE);
-	return on_received((void *)context[0], context[5], context[3], SLOT_MPTCP_RECEIVE);
+	return on_receive_end(context, SLOT_MPTCP_RECEIVE);
 }
 
 SEC("fexit/unix_stream_sendmsg")

@@ -6,15 +6,7 @@
 enum { WORKSPACES = 8 }; /* a CPU */
 
 #include "older.h"
-#include "abi.h"
-#include "contract.h"
-#include "targets.h"
-#include "emit.h"
-#include "user_bytes.h"
-#include "copy.h"
-#include "connection.h"
-#include "turns.h"
-#include "hooks.h"
+#include "tier.h"
 #include "functions.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

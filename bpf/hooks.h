@@ -76,7 +76,8 @@ INLINE int on_connect(struct sock *sk)
 	if (!c)
 		return 0;
 	on_closed(sk, c);
-	*c = (struct connection){ .role = ROLE_CLIENT, .sequence = c->sequence };
+	*c = (struct connection){
+		.cookie = c->cookie, .role = ROLE_CLIENT, .sequence = c->sequence };
 	return 0;
 }
 

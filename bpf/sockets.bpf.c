@@ -10,15 +10,7 @@
 
 enum { WORKSPACES = 2 }; /* a CPU */
 
-#include "abi.h"
-#include "contract.h"
-#include "targets.h"
-#include "emit.h"
-#include "user_bytes.h"
-#include "copy.h"
-#include "connection.h"
-#include "turns.h"
-#include "hooks.h"
+#include "tier.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
