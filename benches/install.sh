@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd .. && pwd)
+. "$root/tools/packages.sh"
 built=$root/.build/bench
 mkdir -p "$built"
 
@@ -15,15 +16,7 @@ need() { command -v "$1" > /dev/null || packages+=("$2"); }
 need wrk wrk
 need curl curl
 need taskset util-linux
-if [ ${#packages[@]} -gt 0 ]; then
-	if ! command -v apt-get > /dev/null; then
-		echo "please install:" "${packages[@]}" >&2
-		exit 1
-	fi
-	apt-get update -q
-	DEBIAN_FRONTEND=noninteractive \
-		apt-get install -q -y --no-install-recommends "${packages[@]}"
-fi
+[ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 for program in cc go nginx "$root/.build/e2e/epoll"; do
 	if ! command -v "$program" > /dev/null; then
 		echo "$program is missing: run tests/install.sh first" >&2

@@ -4,6 +4,7 @@
 # Debian or Ubuntu machine with Python 3.11 lacks: libbpf and the venv module.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tools/packages.sh
 extra=${1:-demo}
 
 find_python() {
@@ -27,13 +28,8 @@ missing_packages() {
 python=$(find_python)
 packages=$(missing_packages "$python")
 if [ -n "$packages" ]; then
-	if ! command -v apt-get >/dev/null; then
-		echo "please install:" $packages >&2
-		exit 1
-	fi
-	apt-get update -q
 	# shellcheck disable=SC2086
-	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
+	install_packages $packages
 fi
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv

@@ -5,6 +5,7 @@
 # The locked versions build with the toolchains of Debian 12 (Go 1.19, Rust 1.63) and newer ones.
 set -euo pipefail
 cd "$(dirname "$0")"
+. ../../tools/packages.sh
 built=$(cd ../.. && pwd)/.build/e2e
 mkdir -p "$built/java"
 
@@ -24,12 +25,8 @@ need curl curl
 need openssl openssl
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
 
-install_packages() {
-	if ! command -v apt-get > /dev/null; then
-		echo "please install:" "${packages[@]}" >&2
-		exit 1
-	fi
-	apt-get update -q
+install_missing() {
+	fetch_package_lists "${packages[@]}"
 	# Debian 12 has a newer cargo under this name; the older one knows only the index on git.
 	if apt-cache show cargo-web > /dev/null 2>&1; then
 		packages=("${packages[@]/%cargo/cargo-web}")
@@ -40,10 +37,9 @@ install_packages() {
 		printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
 		chmod 755 /usr/sbin/policy-rc.d
 	fi
-	DEBIAN_FRONTEND=noninteractive \
-		apt-get install -q -y --no-install-recommends "${packages[@]}"
+	add_packages "${packages[@]}"
 }
-[ ${#packages[@]} -eq 0 ] || install_packages
+[ ${#packages[@]} -eq 0 ] || install_missing
 
 # stale TARGET SOURCE...: must TARGET be made again?
 stale() {

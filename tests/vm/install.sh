@@ -5,6 +5,7 @@
 # "newest" is the newest that Debian has. Quick when all is there; fails when one cannot be had.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tools/packages.sh
 built=$PWD/.build/vm
 apt=$built/apt
 kernels=$built/kernels
@@ -14,15 +15,7 @@ need() { [ -e "$1" ] || packages+=("$2"); }
 need /usr/bin/qemu-system-x86_64 qemu-system-x86
 need /usr/lib/qemu/virtiofsd qemu-system-common
 need /bin/busybox busybox-static
-if [ ${#packages[@]} -gt 0 ]; then
-	if ! command -v apt-get > /dev/null; then
-		echo "please install:" "${packages[@]}" >&2
-		exit 1
-	fi
-	apt-get update -q
-	DEBIAN_FRONTEND=noninteractive \
-		apt-get install -q -y --no-install-recommends "${packages[@]}"
-fi
+[ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 
 # Sources and lists of our own, so that the system's stay as they are; its mirror is used.
 own_apt() {
