@@ -7,11 +7,11 @@ import contextlib
 import http.client
 import socket
 import ssl
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.certificates import self_signed
 from tests.e2e.harness import servers
 from tests.e2e.harness.otelauto import Otelauto
 from tests.e2e.harness.process import Process, accepts, free_port, wait_until
@@ -167,13 +167,10 @@ def test_the_documents_own_configuration(tmp_path: Path) -> None:
 
 
 def test_ciphertext_is_said_not_to_be_read(tmp_path: Path) -> None:
-    key, port = tmp_path / "key.pem", free_port()
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1"
-    files = ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(tmp_path / "cert.pem")]
-    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    (cert, key), port = self_signed(tmp_path, "server"), free_port()
     words = ["openssl", "s_server", "-quiet", "-www", "-accept", str(port), "-key", key]
     with contextlib.ExitStack() as stack:
-        server = Process([*words, "-cert", tmp_path / "cert.pem"], tmp_path / "server.err")
+        server = Process([*words, "-cert", cert], tmp_path / "server.err")
         stack.enter_context(server)
         server.wait_for(lambda: accepts(port), "it listens")
         rig = stack.enter_context(Rig(tmp_path, {"open_port": port}))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from tests.certificates import self_signed
 from tests.unit.grpc_receiver import Code, GrpcReceiver, Refusal
 from tests.unit.test_otlp_http import CLOCK, dead_port, spans, totals, wait_for
 
@@ -275,18 +275,6 @@ def test_its_connections_are_own_traffic(
     wait_for(forgotten)
 
 
-def authority(directory: Path, name: str) -> Pair:
-    """A self-signed certificate for localhost, which is its own authority, and its key."""
-    cert, key = str(directory / f"{name}.pem"), str(directory / f"{name}.key")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
-
-
 def server_credentials(pair: Pair, clients: str) -> grpc.ServerCredentials:
     cert, key = (Path(name).read_bytes() for name in pair)
     return grpc.ssl_server_credentials([(key, cert)], Path(clients).read_bytes(), True)
@@ -295,8 +283,8 @@ def server_credentials(pair: Pair, clients: str) -> grpc.ServerCredentials:
 def test_mutual_tls_and_files_that_are_replaced(
     tmp_path: Path, connect: Callable[..., OtlpGrpc]
 ) -> None:
-    server, client = authority(tmp_path, "server"), authority(tmp_path, "client")
-    other = authority(tmp_path, "other")
+    server, client = self_signed(tmp_path, "server"), self_signed(tmp_path, "client")
+    other = self_signed(tmp_path, "other")
     receiver = GrpcReceiver(server_credentials(server, client[0]))
     try:
         used = tmp_path / "ca.pem"

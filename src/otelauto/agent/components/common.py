@@ -52,6 +52,9 @@ _TLS_FILES = (
     optional("cert_pem", "string"),
     optional("key_file", "string"),
     optional("key_pem", "secret"),
+)
+_TLS_OTELCOL = (
+    *_TLS_FILES,
     optional("min_version", "string", "TLS 1.2", "TLS 1.0", "TLS 1.1", "TLS 1.2", "TLS 1.3"),
     optional("max_version", "string", "TLS 1.3", "TLS 1.0", "TLS 1.1", "TLS 1.2", "TLS 1.3"),
     optional("reload_interval", "duration", "0s"),
@@ -64,11 +67,11 @@ _TLS_RULES = (
     at_most_one("cert_file", "cert_pem"),
     at_most_one("key_file", "key_pem"),
 )
-TLS_SERVER = Block("tls", (*_TLS_FILES, optional("client_ca_file", "string")), rules=_TLS_RULES)
+TLS_SERVER = Block("tls", (*_TLS_OTELCOL, optional("client_ca_file", "string")), rules=_TLS_RULES)
 TLS_CLIENT = Block(
     "tls",
     (
-        *_TLS_FILES,
+        *_TLS_OTELCOL,
         optional("insecure", "bool", False),
         optional("insecure_skip_verify", "bool", False),
         optional("server_name", "string"),
@@ -157,12 +160,7 @@ AUTHORIZATION = Block(
 TLS_CONFIG = Block(
     "tls_config",
     (
-        optional("ca_file", "string"),
-        optional("ca_pem", "string"),
-        optional("cert_file", "string"),
-        optional("cert_pem", "string"),
-        optional("key_file", "string"),
-        optional("key_pem", "secret"),
+        *_TLS_FILES,
         optional("insecure_skip_verify", "bool", False),
         optional("min_version", "string", "TLS12", "TLS10", "TLS11", "TLS12", "TLS13"),
         optional("server_name", "string"),
