@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from tests.certificates import self_signed
 from tests.e2e.harness.process import Process, accepts, free_port
-from tests.unit.test_otlp_grpc import authority
 from tests.unit.test_otlp_http import CLOCK, Receiver, spans, totals
 
 from otelauto.counters import Counters
@@ -88,7 +88,7 @@ def configuration(ports: dict[tuple[str, bool], int], files: dict[str, str], sin
 @pytest.fixture(scope="module", name="running")
 def fixture_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     directory = tmp_path_factory.mktemp("collector")
-    server, client = authority(directory, "server"), authority(directory, "client")
+    server, client = self_signed(directory, "server"), self_signed(directory, "client")
     sink = Receiver()
     ports = {(protocol, tls): free_port() for protocol in PROTOCOLS for tls in (False, True)}
     files = {"cert_file": server[0], "key_file": server[1], "client_ca_file": client[0]}
@@ -191,7 +191,7 @@ def test_garbage_is_refused(collector: Collector, protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_bad_certificates_are_refused(collector: Collector, protocol: str, tmp_path: Path) -> None:
-    other = authority(tmp_path, "other")
+    other = self_signed(tmp_path, "other")
     cases: dict[str, Tls] = {
         "the server's certificate is not trusted": Tls(other[0], *collector.client),
         "": Tls(collector.server[0], *other),

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tests.certificates import self_signed
 from tests.unit.grpc_receiver import GrpcReceiver
-from tests.unit.test_otlp_grpc import authority
 from tests.unit.test_otlp_http import CLOCK, Receiver, spans, wait_for
 
 from otelauto import logs
@@ -29,7 +29,7 @@ from otelauto.publish import Publisher
 
 
 def test_certificates_are_read_again(tmp_path: Path) -> None:
-    server, first, second = (authority(tmp_path, name) for name in ("server", "a", "b"))
+    server, first, second = (self_signed(tmp_path, name) for name in ("server", "a", "b"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=second[0])
     context.load_cert_chain(*server)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -87,8 +87,8 @@ def expired(directory: Path) -> tuple[str, str]:
 def test_a_server_that_cannot_be_trusted_gets_nothing(
     tmp_path: Path, protocol: str, host: str, old: bool, trusted: bool, words: str
 ) -> None:
-    cert, key = expired(tmp_path) if old else authority(tmp_path, "server")
-    tls = Tls(cert if trusted else authority(tmp_path, "other")[0])
+    cert, key = expired(tmp_path) if old else self_signed(tmp_path, "server")
+    tls = Tls(cert if trusted else self_signed(tmp_path, "other")[0])
     receiver: Receiver | GrpcReceiver
     to: Transport
     if protocol == "grpc":

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.certificates import self_signed
 from tests.unit.grpc_receiver import GrpcReceiver
-from tests.unit.test_otlp_grpc import authority, server_credentials
+from tests.unit.test_otlp_grpc import server_credentials
 from tests.unit.test_otlp_http import Receiver
 
 from otelauto.errors import ConfigError
@@ -163,7 +164,7 @@ def test_http_is_forwarded(plain: Receiver) -> None:
 
 
 def test_https_goes_through_a_tunnel(tmp_path: Path) -> None:
-    cert, key = authority(tmp_path, "server")
+    cert, key = self_signed(tmp_path, "server")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(cert, key)
     receiver = Receiver(context)
@@ -189,7 +190,7 @@ def test_https_goes_through_a_tunnel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_grpc_goes_through_a_tunnel(scheme: str, tmp_path: Path) -> None:
-    pair = authority(tmp_path, "server")
+    pair = self_signed(tmp_path, "server")
     receiver = GrpcReceiver(server_credentials(pair, pair[0]) if scheme == "https" else None)
     proxy = _Proxy(receiver.port)
     to = OtlpGrpc(
