@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,10 +253,28 @@ def load_command(
 
 def paced(rate: int, seconds: float, path: str, ports: Sequence[int]) -> Load:
     """``rate`` requests per second in all; a busy machine may not reach it: look at the result."""
-    said = subprocess.run(
-        load_command(rate, seconds, path, ports), capture_output=True, text=True, check=False
-    )
-    if said.returncode:
-        raise BenchError(f"the load generator failed: {said.stderr}")
-    result = json.loads(said.stdout)
-    return Load(result["requests"], result["seconds"])
+    with background_load(rate, seconds, path, ports) as finish:
+        return finish()
+
+
+@contextlib.contextmanager
+def background_load(
+    rate: int, seconds: float, path: str, ports: Sequence[int]
+) -> Iterator[Callable[[], Load]]:
+    """The paced client beside what the block does; the function given waits for its end."""
+    command = [str(word) for word in load_command(rate, seconds, path, ports)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as client:
+
+        def finish() -> Load:
+            said, errors = client.communicate()
+            if client.returncode:
+                raise BenchError(f"the load generator failed: {errors}")
+            result = json.loads(said)
+            return Load(result["requests"], result["seconds"])
+
+        try:
+            yield finish
+        finally:
+            client.kill()

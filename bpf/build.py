@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 """Compile the BPF objects with the pinned compiler of the ``ziglang`` wheel: reproducible bytes.
 
-python bpf/build.py OUTPUT_DIRECTORY
+python bpf/build.py OUTPUT_DIRECTORY [SOURCE...]
 """
 
 from __future__ import annotations
@@ -43,5 +43,6 @@ def build(output: Path, sources: Iterable[Path] | None = None, headers: Path = H
 
 
 if __name__ == "__main__":
-    for path in build(Path(sys.argv[1]).resolve()):
+    given = [Path(word) for word in sys.argv[2:]]
+    for path in build(Path(sys.argv[1]).resolve(), given or None):
         print(path)
