@@ -153,6 +153,12 @@ def cookie_of(sock: socket.socket) -> int:
     return int(cookie)
 
 
+def give_cookies(*sockets: socket.socket) -> None:
+    """Where BPF cannot give a socket its cookie, it must have it before the first byte."""
+    for sock in sockets:
+        cookie_of(sock)
+
+
 def verdict(
     mode: abi.CaptureMode,
     want: tuple[int, int] = (0, 0),
@@ -216,5 +222,5 @@ def connected(kind: str, server: socket.socket) -> tuple[socket.socket, socket.s
     accepted, _ = server.accept()
     for end in (client, accepted):
         end.settimeout(DEADLINE)
-        cookie_of(end)  # on kernels where BPF cannot give it one, it has it before the first byte
+    give_cookies(client, accepted)
     return client, accepted

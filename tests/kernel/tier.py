@@ -5,13 +5,18 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from tests.one_tier import ONLY, hold_to
+
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.kernel.tiers import TIERS
 
+if ONLY:
+    hold_to(ONLY)
 with closing(Capture(Wanted())) as _capture:
     TIER = next(tier for tier in TIERS if tier.name == _capture.tier)
     HOOKS = {probe.name: probe.hook for probe in _capture.probes if probe.state == "attached"}
     ABSENT = {probe.name for probe in _capture.probes if probe.state == "absent"}
 PROGRAMS = tuple(sorted(HOOKS))
 # Socket state is in tables of ours: sockets have no storage for tracing programs here.
-HAS_TABLES = TIER.object == "functions_older"
+HAS_TABLES = TIER.object not in ("sockets", "functions")
+SEES_CALLS = TIER.object.startswith("system_calls")  # tier C
