@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hold a process to one tier of capture, whatever else its kernel allows.
 
-For tests in this process: the variable TEST_TIER holds the beginning of the tier's name. For the
-program: `python -m tests.one_tier TIER WORD...` is `otelauto WORD...`.
+Whoever imports this is held to the tiers whose names begin with the variable TEST_TIER, if it is
+set. The program: `python -m tests.one_tier TIER WORD...` is `otelauto WORD...`.
 """
 
 from __future__ import annotations
@@ -34,3 +34,5 @@ if __name__ == "__main__":
 
     hold_to(sys.argv.pop(1))
     sys.exit(main())
+if ONLY:
+    hold_to(ONLY)

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.recorder import Recorder, connected, inet_socket, listener
-from tests.one_tier import ONLY, hold_to
+from tests.one_tier import ONLY
 
 from otelauto.kernel.capture import Capture, Wanted
 
-if ONLY:
-    hold_to(ONLY)
-
 Pair = tuple[socket.socket, socket.socket]
 Connect = Callable[[str], Pair]
+
+
+def pytest_report_header() -> str:
+    return f"capture: tier {ONLY or 'the best'}"
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from tests.one_tier import ONLY, hold_to
-
+from otelauto.kernel import capture
 from otelauto.kernel.capture import Capture, Wanted
-from otelauto.kernel.tiers import TIERS
 
-if ONLY:
-    hold_to(ONLY)
 with closing(Capture(Wanted())) as _capture:
-    TIER = next(tier for tier in TIERS if tier.name == _capture.tier)
+    TIER = next(tier for tier in capture.TIERS if tier.name == _capture.tier)
     HOOKS = {probe.name: probe.hook for probe in _capture.probes if probe.state == "attached"}
     ABSENT = {probe.name for probe in _capture.probes if probe.state == "absent"}
 PROGRAMS = tuple(sorted(HOOKS))
