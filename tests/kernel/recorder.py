@@ -126,6 +126,14 @@ class Recorder:
             assert time.monotonic() < deadline, f"never happened: {what}"
             self.capture.wait(0.02)
 
+    def are_mptcp_closed(self) -> bool:
+        """Whether every MPTCP connection that was recorded is closed."""
+        return all(
+            watched.flagged(SegmentFlag.FLAG_CLOSED)
+            for watched in self.connections.values()
+            if watched.openings and watched.openings[0][0].protocol == IPPROTO_MPTCP
+        )
+
     def counters(self) -> dict[str, int]:
         """By how much each counter grew since the beginning."""
         totals = self.capture.counters()
