@@ -28,8 +28,25 @@ struct connection {
 	__u8 role;
 	__u8 turn_of;               /* direction of the turn + 1; 0: there was none */
 	__u8 started[2];            /* by direction: next_tcp_sequence is set; a byte each, for races */
-	__u8 pad[6];
+	__u8 pad[2];
+	__u32 inode;                /* of the socket's file, where the kernel does not end the state */
 };
+
+/* Of the socket's file; 0 if it has none (any more). */
+INLINE __u64 inode_of(struct sock *sk)
+{
+	struct socket *socket = FIELD(sk, sk_socket);
+	struct file *file;
+	struct inode *inode;
+
+	if (!socket)
+		return 0;
+	file = FIELD(socket, file);
+	if (!file)
+		return 0;
+	inode = FIELD(file, f_inode);
+	return FIELD(inode, i_ino);
+}
 
 #ifdef OTELAUTO_OLDER_H
 #include "connection_table.h"
@@ -44,6 +61,12 @@ struct {
 INLINE struct connection *connection_get(struct sock *sk, __u64 flags)
 {
 	return bpf_sk_storage_get(&connections, sk, NULL, flags);
+}
+
+/* The kernel does. */
+INLINE void connection_forget(struct sock *sk)
+{
+	(void)sk;
 }
 #endif
 
@@ -74,6 +97,8 @@ INLINE struct tcp_sock *tcp_sock_of(struct sock *sk)
 {
 #ifdef HAS_VIEWS
 	return sk->sk_protocol == IPPROTO_TCP ? VIEW_AS(struct tcp_sock, sk) : NULL;
+#elif defined(OTELAUTO_UNTYPED_H)
+	return FIELD(sk, sk_protocol) == IPPROTO_TCP ? (struct tcp_sock *)sk : NULL;
 #else
 	return bpf_skc_to_tcp_sock(sk);
 #endif
@@ -81,34 +106,41 @@ INLINE struct tcp_sock *tcp_sock_of(struct sock *sk)
 
 INLINE bool carries_a_stream(struct sock *sk)
 {
-	__u16 family = sk->__sk_common.skc_family;
+	__u16 family = FIELD(sk, __sk_common.skc_family), protocol = FIELD(sk, sk_protocol);
 
 	if (family == AF_INET || family == AF_INET6)
-		return sk->sk_protocol == IPPROTO_TCP || sk->sk_protocol == IPPROTO_MPTCP;
-	return family == AF_UNIX && sk->sk_type == SOCK_STREAM;
+		return protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
+	return family == AF_UNIX && FIELD(sk, sk_type) == SOCK_STREAM;
 }
 
 /* Sockets of the kernel's own (NFS, NBD) have no file; their bytes are not the process's. */
 INLINE bool belongs_to_a_process(struct sock *sk)
 {
-	struct socket *socket = sk->sk_socket;
+	struct socket *socket = FIELD(sk, sk_socket);
 
-	return socket && socket->file;
+	return socket && FIELD(socket, file);
 }
 
 /* ---- addresses and verdicts ---- */
+
+INLINE __u32 netns_of(struct sock *sk)
+{
+	struct net *net = FIELD(sk, __sk_common.skc_net.net);
+
+	return FIELD(net, ns.inum);
+}
 
 INLINE void read_addresses(struct sock *sk, struct opening *to)
 {
 	struct sock_common *common = &sk->__sk_common;
 
-	to->family = common->skc_family;
-	to->local_port = common->skc_num;
-	to->remote_port = __builtin_bswap16(common->skc_dport);
-	to->netns = common->skc_net.net->ns.inum;
+	to->family = FIELD(common, skc_family);
+	to->local_port = FIELD(common, skc_num);
+	to->remote_port = __builtin_bswap16(FIELD(common, skc_dport));
+	to->netns = netns_of(sk);
 	if (to->family == AF_INET) {
-		*(__u32 *)to->local = common->skc_rcv_saddr;
-		*(__u32 *)to->remote = common->skc_daddr;
+		*(__u32 *)to->local = FIELD(common, skc_rcv_saddr);
+		*(__u32 *)to->remote = FIELD(common, skc_daddr);
 	} else if (to->family == AF_INET6) {
 		bpf_probe_read_kernel(to->local, 16, &common->skc_v6_rcv_saddr);
 		bpf_probe_read_kernel(to->remote, 16, &common->skc_v6_daddr);
@@ -121,17 +153,18 @@ INLINE void refresh_verdict(struct sock *sk, struct connection *c)
 	struct endpoint_key key = {};
 	struct verdict *found = bpf_map_lookup_elem(&connection_verdicts, &c->cookie);
 	struct sock_common *common = &sk->__sk_common;
+	__u16 family = FIELD(common, skc_family);
 
-	if (!found && common->skc_family != AF_UNIX) {
-		key.netns = common->skc_net.net->ns.inum;
-		key.port = common->skc_num;
+	if (!found && family != AF_UNIX) {
+		key.netns = netns_of(sk);
+		key.port = FIELD(common, skc_num);
 		key.local = 1;
 		found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
 		if (!found) {
 			key.local = 0;
-			key.port = __builtin_bswap16(common->skc_dport);
-			if (common->skc_family == AF_INET)
-				*(__u32 *)key.address = common->skc_daddr;
+			key.port = __builtin_bswap16(FIELD(common, skc_dport));
+			if (family == AF_INET)
+				*(__u32 *)key.address = FIELD(common, skc_daddr);
 			else
 				bpf_probe_read_kernel(key.address, 16, &common->skc_v6_daddr);
 			found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
@@ -187,8 +220,8 @@ COLD void announce(struct connection *c, struct sock *sk, struct workspace *w, k
 	o->time = now;
 	o->tgid = c->tgid;
 	o->tid = c->tid;
-	o->protocol = sk->sk_protocol;
-	o->inode = sk->sk_socket->file->f_inode->i_ino;
+	o->protocol = FIELD(sk, sk_protocol);
+	o->inode = inode_of(sk);
 	read_addresses(sk, o);
 	if (o->family == AF_UNIX) {
 		o->path_length = read_unix_path(sk, w->path);

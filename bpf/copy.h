@@ -50,7 +50,7 @@ struct {
 	MAP_TYPE(value, struct workspace);
 } workspaces SEC(".maps");
 
-INLINE struct workspace *workspace_get(enum workspace_slot slot)
+INLINE struct workspace *workspace_get(__u32 slot)
 {
 	__u32 key = bpf_get_smp_processor_id() * WORKSPACES + slot;
 
@@ -83,8 +83,10 @@ INLINE __u32 read_vectors(struct workspace *w, const struct user_bytes *from)
  * Gather the first `wanted` bytes of the vectors, CAPTURE_MAX at most; returns how many were copied.
  * A function of its own for the verifier: checked once, not once a path that leads here.
  */
-GLOBAL __u32 copy_vectors(struct workspace *w, __u32 vector_count, __u32 wanted)
+GLOBAL __u32 copy_vectors(__u32 slot, __u32 vector_count, __u32 wanted)
 {
+	struct workspace *w = workspace_get(slot);
+
 	if (!w)
 		return 0;
 	if (wanted > CAPTURE_MAX)
@@ -111,8 +113,10 @@ GLOBAL __u32 copy_vectors(struct workspace *w, __u32 vector_count, __u32 wanted)
 }
 
 /* The last TAIL_SIZE bytes of a segment of `length` bytes that lies in vectors. */
-GLOBAL __u32 copy_vector_tail(struct workspace *w, __u32 vector_count, __u32 length)
+GLOBAL __u32 copy_vector_tail(__u32 slot, __u32 vector_count, __u32 length)
 {
+	struct workspace *w = workspace_get(slot);
+
 	if (!w || length < TAIL_SIZE)
 		return 0;
 	w->walk.done = 0;

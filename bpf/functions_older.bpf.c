@@ -5,6 +5,7 @@
 
 enum { WORKSPACES = 8 }; /* a CPU */
 
+#include "plain.h"
 #include "older.h"
 #include "tier.h"
 #include "functions.h"

@@ -5,8 +5,10 @@
 
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
-/* Not inlined, and verified by itself: its arguments are whatever their types allow. */
+/* Not inlined, and verified by itself: its arguments, numbers only, are whatever their types allow. */
 #define GLOBAL __attribute__((noinline))
+/* The same with pointers among the arguments, which 5.10 does not know. */
+#define GLOBAL_OF_POINTERS GLOBAL
 /* Seldom run: kept out of the way of what always runs. Verified with its caller. */
 #define COLD static __attribute__((noinline))
 #define MAP_ATTRIBUTE(name, value) int (*name)[value]
@@ -18,6 +20,8 @@
 	asm volatile("lock *(u64 *)(%0 + 0) += %1" ::"r"(at), "r"((__u64)(amount)) : "memory")
 #define ADD_32(at, amount)                                                                         \
 	asm volatile("lock *(u32 *)(%0 + 0) += %1" ::"r"(at), "r"((__u64)(amount)) : "memory")
+/* A member of a kernel object. A tier whose pointers have no type for the verifier copies it. */
+#define FIELD(object, member) ((object)->member)
 /* What was read from memory before is not known any more. */
 #define READ_AGAIN() asm volatile("" ::: "memory")
 

@@ -20,19 +20,12 @@ INLINE int on_nothing(struct sock *sk, int result, enum direction direction)
 	if (!c)
 		return 0;
 	pass_slot(result);
-	if (result < 0 || direction == DIRECTION_SENT || !(sk->sk_shutdown & RCV_SHUTDOWN) ||
-	    sk->sk_receive_queue.qlen) /* asked for 0 bytes while some wait */
+	if (result < 0 || direction == DIRECTION_SENT || !(FIELD(sk, sk_shutdown) & RCV_SHUTDOWN) ||
+	    FIELD(sk, sk_receive_queue.qlen)) /* asked for 0 bytes while some wait */
 		return 0;
 	if (mark(c, CONNECTION_RECEIVE_ENDED))
 		on_ending(c, FLAG_RECEIVE_ENDED);
 	return 0;
-}
-
-INLINE int on_sent(struct sock *sk, int result, enum workspace_slot slot)
-{
-	if (result <= 0)
-		return on_nothing(sk, result, DIRECTION_SENT);
-	return on_segment(sk, result, DIRECTION_SENT, 0, slot);
 }
 
 INLINE int on_urgent(struct sock *sk, __u32 length)
@@ -44,22 +37,34 @@ INLINE int on_urgent(struct sock *sk, __u32 length)
 	return 0;
 }
 
-INLINE int on_received(struct sock *sk, int result, int flags, enum workspace_slot slot)
+/* A call with these `flags` (0 for a send) ended with `result`; `unread` as for on_segment(). */
+INLINE int on_call(struct sock *sk, int result, int flags, enum direction direction, __u32 unread,
+		   enum workspace_slot slot)
 {
 	if (flags & (MSG_PEEK | MSG_ERRQUEUE))
 		return 0;
 	if (result <= 0)
-		return on_nothing(sk, result, DIRECTION_RECEIVED);
+		return on_nothing(sk, result, direction);
 	if (flags & MSG_OOB) /* beside the stream: what is read next jumps over it */
 		return on_urgent(sk, result);
-	return on_segment(sk, result, DIRECTION_RECEIVED,
-			  flags & MSG_TRUNC ? UNREAD_MESSAGE_TRUNC : 0, slot);
+	return on_segment(sk, result, direction, flags & MSG_TRUNC ? UNREAD_MESSAGE_TRUNC : unread,
+			  slot);
+}
+
+INLINE int on_sent(struct sock *sk, int result, enum workspace_slot slot)
+{
+	return on_call(sk, result, 0, DIRECTION_SENT, 0, slot);
+}
+
+INLINE int on_received(struct sock *sk, int result, int flags, enum workspace_slot slot)
+{
+	return on_call(sk, result, flags, DIRECTION_RECEIVED, 0, slot);
 }
 
 INLINE int on_closed(struct sock *sk, struct connection *c)
 {
 	if (mark(c, CONNECTION_CLOSED))
-		on_ending(c, c->bits & CONNECTION_RESET || sk->sk_err
+		on_ending(c, c->bits & CONNECTION_RESET || FIELD(sk, sk_err)
 					 ? FLAG_CLOSED | FLAG_RESET
 					 : FLAG_CLOSED);
 	return 0;
@@ -77,7 +82,11 @@ INLINE int on_connect(struct sock *sk)
 		return 0;
 	on_closed(sk, c);
 	*c = (struct connection){
-		.cookie = c->cookie, .role = ROLE_CLIENT, .sequence = c->sequence };
+		.cookie = c->cookie,
+		.role = ROLE_CLIENT,
+		.sequence = c->sequence,
+		.inode = c->inode,
+	};
 	return 0;
 }
 
@@ -100,11 +109,11 @@ int sock_state(__u64 *context)
 			on_ending(c, FLAG_SEND_ENDED);
 		return 0;
 	}
-	if (before == TCP_ESTABLISHED || before == TCP_CLOSE_WAIT || sk->sk_err)
+	if (before == TCP_ESTABLISHED || before == TCP_CLOSE_WAIT || FIELD(sk, sk_err))
 		mark(c, CONNECTION_RESET);
 	/* What waits in the queue may still be read: the last record comes with the socket's own end.
 	 * MPTCP has no hook for that, but this state without an owner, by a reset, or once more. */
-	if (sk->sk_protocol == IPPROTO_MPTCP &&
+	if (FIELD(sk, sk_protocol) == IPPROTO_MPTCP &&
 	    (before == TCP_CLOSE || c->bits & CONNECTION_RESET || !belongs_to_a_process(sk)))
 		return on_closed(sk, c);
 	return 0;
@@ -116,7 +125,10 @@ int sock_gone(__u64 *context)
 	struct sock *sk = (void *)context[0];
 	struct connection *c = connection_get(sk, 0);
 
-	return c ? on_closed(sk, c) : 0;
+	if (c)
+		on_closed(sk, c);
+	connection_forget(sk);
+	return 0;
 }
 
 #endif

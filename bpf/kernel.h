@@ -32,6 +32,7 @@ enum {
 	TCP_LISTEN = 10,
 };
 enum { TS_COMPAT = 2 };
+enum { S_IFMT = 0170000, S_IFSOCK = 0140000 };
 enum { ENOSYS = 38 };
 
 #pragma clang diagnostic push
@@ -54,9 +55,18 @@ struct in6_addr {
 };
 struct inode {
 	unsigned long i_ino;
+	__u16 i_mode;
 };
 struct file {
 	struct inode *f_inode;
+	void *private_data;
+};
+struct fdtable {
+	__u32 max_fds;
+	struct file **fd;
+};
+struct files_struct {
+	struct fdtable *fdt;
 };
 struct socket {
 	struct file *file;
@@ -88,6 +98,9 @@ struct sock {
 	int sk_err;
 	struct sk_buff_head sk_receive_queue;
 	struct socket *sk_socket;
+};
+struct inet_connection_sock {
+	const void *icsk_ulp_ops;
 };
 struct tcp_sock {
 	__u32 copied_seq;
@@ -123,6 +136,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct signal_struct *signal;
+	struct files_struct *files;
 };
 struct linux_binprm;
 

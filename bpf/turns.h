@@ -29,6 +29,8 @@ struct segment_plan {
 	struct user_bytes user;
 	__u32 unread;              /* counter that names why there is no buffer; 0: there is */
 	enum direction direction;
+	enum workspace_slot slot;
+	__u32 pad;
 };
 
 /* Whether a message may begin with the segment. Of vectors only the first one is looked at. */
@@ -104,7 +106,7 @@ INLINE void copy_segment(struct workspace *w, struct segment_plan *plan)
 	if (plan->wanted) {
 		__u64 limit = plan->wanted < CAPTURE_MAX ? plan->wanted : CAPTURE_MAX;
 
-		s->captured = plan->user.count ? copy_vectors(w, vector_count, limit)
+		s->captured = plan->user.count ? copy_vectors(plan->slot, vector_count, limit)
 					       : copy_flat(w, plan->user.address, limit);
 		if (s->captured < limit) {
 			count(plan->user.count > VECTORS_MAX ? UNREAD_VECTORS : UNREAD_FAULT, 1);
@@ -117,7 +119,7 @@ INLINE void copy_segment(struct workspace *w, struct segment_plan *plan)
 	}
 	if (s->captured < plan->length && plan->length >= TAIL_SIZE) {
 		bool got = plan->user.count
-				   ? copy_vector_tail(w, vector_count, plan->length) != 0
+				   ? copy_vector_tail(plan->slot, vector_count, plan->length) != 0
 				   : !bpf_probe_read_user(s->tail, TAIL_SIZE,
 							  (void *)(plan->user.address +
 								   plan->length - TAIL_SIZE));
@@ -139,8 +141,8 @@ INLINE __u32 first_sequence(struct tcp_sock *tcp, __u32 direction)
 
 	for (int i = 0; i < 4; i++) {
 		last = first;
-		first = direction == DIRECTION_SENT ? tcp->snd_una - (__u32)tcp->bytes_acked
-						    : tcp->rcv_nxt - (__u32)tcp->bytes_received;
+		first = direction == DIRECTION_SENT ? FIELD(tcp, snd_una) - (__u32)FIELD(tcp, bytes_acked)
+						    : FIELD(tcp, rcv_nxt) - (__u32)FIELD(tcp, bytes_received);
 		if (i && first == last)
 			break;
 		READ_AGAIN();
@@ -151,8 +153,8 @@ INLINE __u32 first_sequence(struct tcp_sock *tcp, __u32 direction)
 /* A read that goes on to the end of the stream moves copied_seq past the peer's FIN, no byte. */
 INLINE bool is_fin_read(struct sock *sk, struct tcp_sock *tcp, __u32 direction)
 {
-	return direction == DIRECTION_RECEIVED && sk->sk_shutdown & RCV_SHUTDOWN &&
-	       tcp->copied_seq == tcp->rcv_nxt;
+	return direction == DIRECTION_RECEIVED && FIELD(sk, sk_shutdown) & RCV_SHUTDOWN &&
+	       FIELD(tcp, copied_seq) == FIELD(tcp, rcv_nxt);
 }
 
 /*
@@ -167,7 +169,7 @@ INLINE __u32 check_tcp_sequence(struct connection *c, struct segment *s, struct 
 
 	if (!tcp)
 		return 0; /* AF_UNIX, MPTCP */
-	start = (d == DIRECTION_SENT ? tcp->write_seq : tcp->copied_seq) - s->length;
+	start = (d == DIRECTION_SENT ? FIELD(tcp, write_seq) : FIELD(tcp, copied_seq)) - s->length;
 	expected = c->started[d] ? c->next_tcp_sequence[d] : first_sequence(tcp, d);
 	gap = start - expected;
 	if (gap == 1 && is_fin_read(sk, tcp, d)) {
@@ -257,7 +259,9 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	struct connection *c = connection_get(sk, 0);
 	struct workspace *w = workspace_get(slot);
 	struct shared_state *shared = shared_state();
-	struct segment_plan plan = { .length = length, .unread = unread, .direction = direction };
+	struct segment_plan plan = {
+		.length = length, .unread = unread, .direction = direction, .slot = slot
+	};
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 ids = task_ids(task);
 	tgid_t tgid = ids >> 32;

@@ -96,7 +96,7 @@ GLOBAL __u64 total_of_vectors(__u64 address, __u32 vector_count)
 }
 
 /* The message of a multi-message call that just moved `length` bytes. A function of its own, too. */
-GLOBAL __u32 find_slot(struct user_bytes *to, __u64 length)
+GLOBAL_OF_POINTERS __u32 find_slot(struct user_bytes *to, __u64 length)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
@@ -160,7 +160,7 @@ INLINE void pass_slot(int result)
 }
 
 /* The calls that are not a plain read or write. A function of its own for the verifier. */
-GLOBAL __u32 find_vectors(struct user_bytes *to, __u64 length)
+GLOBAL_OF_POINTERS __u32 find_vectors(struct user_bytes *to, __u64 length)
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	struct user_message message;

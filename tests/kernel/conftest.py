@@ -9,12 +9,17 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from tests.kernel.recorder import Recorder, connected, inet_socket, listener
+from tests.kernel.recorder import Recorder, connected, listener
+from tests.one_tier import ONLY
 
 from otelauto.kernel.capture import Capture, Wanted
 
 Pair = tuple[socket.socket, socket.socket]
 Connect = Callable[[str], Pair]
+
+
+def pytest_report_header() -> str:
+    return f"capture: tier {ONLY or 'the best'}"
 
 
 @pytest.fixture(scope="session")
@@ -25,18 +30,14 @@ def running() -> Iterator[Capture]:
 
 
 @pytest.fixture
-def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+def recorder(running: Capture) -> Iterator[Recorder]:
     """The real programs; this process is watched.
 
-    An MPTCP socket ends later than its last close(), and would tell the next test of it: a test
-    with that name has programs of its own.
+    An MPTCP socket ends later than its last close(): the next test must not hear of it.
     """
-    own = "mptcp" in request.node.name
-    if own:
-        inet_socket("mptcp").close()  # Unsupported, before anything is loaded for nothing
-    running = None if own else request.getfixturevalue("running")
     with closing(Recorder(running=running)) as recording:
         yield recording
+        recording.wait_for(recording.are_mptcp_closed, "every MPTCP connection has ended")
 
 
 @pytest.fixture

@@ -126,6 +126,14 @@ class Recorder:
             assert time.monotonic() < deadline, f"never happened: {what}"
             self.capture.wait(0.02)
 
+    def are_mptcp_closed(self) -> bool:
+        """Whether every MPTCP connection that was recorded is closed."""
+        return all(
+            watched.flagged(SegmentFlag.FLAG_CLOSED)
+            for watched in self.connections.values()
+            if watched.openings and watched.openings[0][0].protocol == IPPROTO_MPTCP
+        )
+
     def counters(self) -> dict[str, int]:
         """By how much each counter grew since the beginning."""
         totals = self.capture.counters()
@@ -151,6 +159,12 @@ def cookie_of(sock: socket.socket) -> int:
     raw = sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
     (cookie,) = struct.unpack("=Q", raw)
     return int(cookie)
+
+
+def give_cookies(*sockets: socket.socket) -> None:
+    """Where BPF cannot give a socket its cookie, it must have it before the first byte."""
+    for sock in sockets:
+        cookie_of(sock)
 
 
 def verdict(
@@ -216,5 +230,5 @@ def connected(kind: str, server: socket.socket) -> tuple[socket.socket, socket.s
     accepted, _ = server.accept()
     for end in (client, accepted):
         end.settimeout(DEADLINE)
-        cookie_of(end)  # on kernels where BPF cannot give it one, it has it before the first byte
+    give_cookies(client, accepted)
     return client, accepted

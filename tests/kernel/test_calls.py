@@ -17,6 +17,7 @@ from tests.kernel.recorder import (
     Recorder,
     Watched,
     cookie_of,
+    give_cookies,
 )
 
 from otelauto.abi import Opening, SegmentFlag, SocketRole
@@ -129,6 +130,7 @@ def test_unix_path_at_both_ends(recorder: Recorder, tmp_path: Path, name: str) -
             if path:
                 path.unlink()
         with server:
+            give_cookies(client, server)
             client.send(b"x")
             server.recv(1)
             for end in (client, server):
@@ -141,6 +143,7 @@ def test_unix_path_at_both_ends(recorder: Recorder, tmp_path: Path, name: str) -
 def test_unnamed_unix_pair_has_no_path(recorder: Recorder) -> None:
     one, other = socket.socketpair()
     with one, other:
+        give_cookies(one, other)
         one.send(b"hello")
         other.recv(5)
         for end in (one, other):

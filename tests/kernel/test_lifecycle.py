@@ -29,7 +29,8 @@ from otelauto.kernel.tiers import Tier
 
 pytestmark = pytest.mark.kernel
 
-SOURCES = Path(__file__).parents[2] / "src"
+ROOT = Path(__file__).parents[2]
+SEARCHED = f"{ROOT / 'src'}:{ROOT}"
 
 
 def ours(capture_: Capture) -> dict[str, set[int]]:
@@ -75,6 +76,7 @@ def test_nothing_is_left_after_close() -> None:
 
 LOADER = """
 import os, sys, time
+import tests.one_tier
 from otelauto.kernel.capture import Capture, Wanted
 capture = Capture(Wanted())
 capture.watch(os.getpid())
@@ -89,7 +91,7 @@ def test_nothing_is_left_after_kill() -> None:
         [sys.executable, "-c", LOADER],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        env={**os.environ, "PYTHONPATH": SEARCHED},
     )
     with child:
         assert child.stdout
@@ -248,6 +250,7 @@ def test_without_kernel_types(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 WITHOUT = """
 import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
+import tests.one_tier
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.errors import KernelError
 from otelauto.kernel.libbpf import library
@@ -279,7 +282,7 @@ def load_with(dropped: tuple[int, ...] | None, user: int = 0) -> str:
         [sys.executable, "-c", WITHOUT.format(dropped=dropped, user=user)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        env={**os.environ, "PYTHONPATH": SEARCHED},
         check=False,
     )
     assert not child.stderr

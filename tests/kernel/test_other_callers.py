@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.recorder import RECEIVED, SENT, Recorder, Watched
+from tests.kernel.tier import SEES_CALLS
 from tests.unsupported import Unsupported
 
 from otelauto.abi import SegmentFlag
@@ -65,6 +66,11 @@ def test_io_uring(tmp_path: Path) -> None:
         watched = of_process(recorder, child.pid)
         recorder.drain()
     sent, received = watched.of(SENT), watched.of(RECEIVED)
+    if SEES_CALLS:  # a ring moves bytes without a call of theirs: that some passed is known
+        (write,) = sent
+        assert (write.payload, received) == (b"plain write", [])
+        assert write.flags & SegmentFlag.FLAG_MIDSTREAM
+        return
     assert [(p.segment.offset, p.segment.length, p.payload) for p in sent] == [
         (0, 22, b""),
         (22, 11, b"plain write"),

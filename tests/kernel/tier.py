@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from otelauto.kernel import capture
 from otelauto.kernel.capture import Capture, Wanted
-from otelauto.kernel.tiers import TIERS
 
 with closing(Capture(Wanted())) as _capture:
-    TIER = next(tier for tier in TIERS if tier.name == _capture.tier)
+    TIER = next(tier for tier in capture.TIERS if tier.name == _capture.tier)
     HOOKS = {probe.name: probe.hook for probe in _capture.probes if probe.state == "attached"}
     ABSENT = {probe.name for probe in _capture.probes if probe.state == "absent"}
 PROGRAMS = tuple(sorted(HOOKS))
 # Socket state is in tables of ours: sockets have no storage for tracing programs here.
-HAS_TABLES = TIER.object == "functions_older"
+HAS_TABLES = TIER.object not in ("sockets", "functions")
+SEES_CALLS = TIER.object.startswith("system_calls")  # tier C

@@ -78,6 +78,7 @@ def _initial_files(image: Path, to: Path) -> None:
     release = image.name.removeprefix("vmlinuz-")
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
+        root.chmod(0o755)  # as the guest's / is to be for users who are not root
         for name in ("dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var/log",
                      "var/lib/nginx", "var/tmp"):  # fmt: skip
             (root / name).mkdir(parents=True)

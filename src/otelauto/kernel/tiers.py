@@ -61,4 +61,6 @@ TIERS: Final = (
         ("tcp_send", "tcp_recv", "inet_freed", "unix_freed"),
         _receive_prototype,
     ),
+    Tier("C (ends of system calls)", "system_calls", ("call_end",)),
+    Tier("C (ends of system calls, plain updates)", "system_calls_older", ("call_end",)),
 )

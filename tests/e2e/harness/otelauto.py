@@ -32,13 +32,18 @@ class Otelauto:
     """A running otelauto; ``spans`` grows as it prints. Ends with the ``with`` block.
 
     ``settings`` are environment variables, ``yaml`` the text of a configuration file (both may be
-    given, as a user may). The block fails if otelauto ends by itself, or with another code than 0.
+    given, as a user may); ``program`` are the words before its own. The block fails if otelauto ends
+    by itself, or with another code than 0.
     """
 
     def __init__(
-        self, directory: Path, yaml: str = "", settings: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        yaml: str = "",
+        settings: Mapping[str, str] | None = None,
+        program: Sequence[str | Path] = (PROGRAM,),
     ) -> None:
-        words: list[str | Path] = [PROGRAM]
+        words = list(program)
         if yaml:
             file = directory / "otelauto.yml"
             file.write_text(yaml)
