@@ -73,15 +73,19 @@ INLINE bool ends_sleep(struct shared_state *state)
  * Submit one record of the data ring; counted as produced whether it fits or not. To look how full
  * the ring is costs as much as a clock reading, so `look` is given now and then only.
  */
+COLD bool is_filling(struct shared_state *state)
+{
+	return bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > wake_at && state &&
+	       !__sync_lock_test_and_set(&state->wake_pending, 1);
+}
+
 INLINE bool emit_record(void *record, __u64 size, bool look)
 {
 	struct shared_state *state = shared_state();
 	__u64 flags = BPF_RB_NO_WAKEUP;
 
 	count(RECORDS_PRODUCED, 1);
-	if (ends_sleep(state) ||
-	    (look && bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > wake_at && state &&
-	     !__sync_lock_test_and_set(&state->wake_pending, 1)))
+	if (ends_sleep(state) || (look && is_filling(state)))
 		flags = BPF_RB_FORCE_WAKEUP;
 	if (!bpf_ringbuf_output(&records, record, size, flags))
 		return true;

@@ -13,7 +13,7 @@ INLINE struct connection *known_connection(struct sock *sk)
 }
 
 /* A call that moved nothing. It may have read the end of the stream. */
-INLINE int on_nothing(struct sock *sk, int result, enum direction direction)
+COLD int on_end_or_slot(struct sock *sk, int result, enum direction direction)
 {
 	struct connection *c = known_connection(sk);
 
@@ -28,7 +28,13 @@ INLINE int on_nothing(struct sock *sk, int result, enum direction direction)
 	return 0;
 }
 
-INLINE int on_urgent(struct sock *sk, __u32 length)
+/* Most often a socket that had nothing yet: that must cost nothing. */
+INLINE int on_nothing(struct sock *sk, int result, enum direction direction)
+{
+	return result < 0 && !slots_in_use ? 0 : on_end_or_slot(sk, result, direction);
+}
+
+COLD int on_urgent(struct sock *sk, __u32 length)
 {
 	if (known_connection(sk)) {
 		count(UNREAD_OTHER_CALL, 1);

@@ -65,14 +65,13 @@ INLINE bool begins_message(struct connection *c, struct segment_plan *plan)
  * turn, behind a body that the service read late: it is found by its first bytes where these are
  * known; where they are not, the beginning of every segment is copied.
  */
-INLINE void want_bytes(struct connection *c, struct segment_plan *plan)
+COLD void want_of_large(struct connection *c, struct segment_plan *plan)
 {
 	bool settled = c->bits & CONNECTION_SETTLED;
 	__u32 d = plan->direction & 1, later = settled ? LATER_WANT : SMALL_SEGMENT;
 	__u32 want = settled ? c->verdict.want[d] : UNDECIDED_WANT, left;
 
-	plan->wanted = plan->length;
-	if (plan->length <= SMALL_SEGMENT || (settled && c->verdict.mode == MODE_STREAM))
+	if (settled && c->verdict.mode == MODE_STREAM)
 		return;
 	if (c->turns <= FIRST_TURNS && want < FIRST_TURN_WANT)
 		want = FIRST_TURN_WANT;
@@ -89,7 +88,15 @@ INLINE void want_bytes(struct connection *c, struct segment_plan *plan)
 		plan->wanted = left;
 }
 
-INLINE void copy_segment(struct workspace *w, struct segment_plan *plan)
+INLINE void want_bytes(struct connection *c, struct segment_plan *plan)
+{
+	plan->wanted = plan->length;
+	if (plan->length > SMALL_SEGMENT)
+		want_of_large(c, plan);
+}
+
+/* Vectors, a part of the segment, or bytes that cannot be read. */
+COLD void copy_carefully(struct workspace *w, struct segment_plan *plan)
 {
 	struct segment *s = &w->segment;
 	__u32 vector_count = 0;
@@ -128,6 +135,18 @@ INLINE void copy_segment(struct workspace *w, struct segment_plan *plan)
 	}
 }
 
+INLINE void copy_segment(struct workspace *w, struct segment_plan *plan)
+{
+	bool plain = !plan->unread && !plan->user.count;
+
+	if (plain && plan->wanted == plan->length && plan->length <= CAPTURE_MAX) {
+		w->segment.captured = copy_flat(w, plan->user.address, plan->length);
+		if (w->segment.captured)
+			return;
+	}
+	copy_carefully(w, plan);
+}
+
 /* ---- TCP sequence numbers ---- */
 
 /*
@@ -158,22 +177,18 @@ INLINE bool is_fin_read(struct sock *sk, struct tcp_sock *tcp, __u32 direction)
 }
 
 /*
- * Zero, or how far past the expected sequence number the segment starts: bytes no hook saw. A
- * direction's offsets start with its first segment. Bytes that passed before are not ours to know;
- * that they did pass is.
+ * The segment is not where the one before it ended, or is its direction's first. Zero, or how far past
+ * the expected sequence number it starts: bytes no hook saw. A direction's offsets start with its
+ * first segment. Bytes that passed before are not ours to know; that they did pass is.
  */
-INLINE __u32 check_tcp_sequence(struct connection *c, struct segment *s, struct sock *sk)
+INLINE __u32 find_gap(struct connection *c, struct segment *s, struct sock *sk, struct tcp_sock *tcp)
 {
-	struct tcp_sock *tcp = tcp_sock_of(sk);
-	__u32 start, expected, gap, d = s->direction & 1;
+	__u32 d = s->direction & 1, start = s->tcp_sequence;
+	__u32 expected = c->started[d] ? c->next_tcp_sequence[d] : first_sequence(tcp, d);
+	__u32 gap = start - expected;
 
-	if (!tcp)
-		return 0; /* AF_UNIX, MPTCP */
-	start = (d == DIRECTION_SENT ? FIELD(tcp, write_seq) : FIELD(tcp, copied_seq)) - s->length;
-	expected = c->started[d] ? c->next_tcp_sequence[d] : first_sequence(tcp, d);
-	gap = start - expected;
 	if (gap == 1 && is_fin_read(sk, tcp, d)) {
-		start--;
+		s->tcp_sequence = start - 1;
 		gap = 0;
 	}
 	if (!c->started[d]) {
@@ -182,9 +197,40 @@ INLINE __u32 check_tcp_sequence(struct connection *c, struct segment *s, struct 
 			s->flags |= FLAG_MIDSTREAM;
 		gap = 0;
 	}
-	s->tcp_sequence = start;
-	c->next_tcp_sequence[d] = start + s->length;
 	return gap;
+}
+
+COLD void place_after_gap(struct connection *c, struct segment *s, struct sock *sk)
+{
+	struct tcp_sock *tcp = tcp_sock_of(sk);
+	__u32 d = s->direction & 1, gap = tcp ? find_gap(c, s, sk, tcp) : 0;
+
+	s->unseen = gap;
+	if (gap > 1U << 30) { /* went backwards: two threads in one direction, order unknown */
+		c->offset[d] += DISORDER_JUMP;
+		s->unseen = DISORDER_JUMP;
+	} else if (gap) {
+		c->offset[d] += gap;
+		count(BYTES_UNSEEN, gap);
+	}
+}
+
+/* Give the segment its offset, and its sequence number if it has one (AF_UNIX, MPTCP: none). */
+INLINE void place_segment(struct connection *c, struct segment *s, struct sock *sk)
+{
+	struct tcp_sock *tcp = tcp_sock_of(sk);
+	__u32 d = s->direction & 1;
+
+	if (tcp) {
+		s->tcp_sequence = (d == DIRECTION_SENT ? FIELD(tcp, write_seq)
+						       : FIELD(tcp, copied_seq)) -
+				  s->length;
+		if (!c->started[d] || s->tcp_sequence != c->next_tcp_sequence[d])
+			place_after_gap(c, s, sk);
+		c->next_tcp_sequence[d] = s->tcp_sequence + s->length;
+	}
+	s->offset = c->offset[d];
+	c->offset[d] += s->length;
 }
 
 /* ---- connections ---- */
@@ -210,22 +256,6 @@ INLINE bool enter_turn(struct connection *c, enum direction direction)
 	if (c->turns <= FIRST_TURNS)
 		c->turns++;
 	return true;
-}
-
-INLINE void place_segment(struct connection *c, struct segment *s, struct sock *sk)
-{
-	__u32 d = s->direction & 1, gap = check_tcp_sequence(c, s, sk);
-
-	s->unseen = gap;
-	if (gap > 1U << 30) { /* went backwards: two threads in one direction, order unknown */
-		c->offset[d] += DISORDER_JUMP;
-		s->unseen = DISORDER_JUMP;
-	} else if (gap) {
-		c->offset[d] += gap;
-		count(BYTES_UNSEEN, gap);
-	}
-	s->offset = c->offset[d];
-	c->offset[d] += s->length;
 }
 
 /*

@@ -41,6 +41,8 @@ struct slot_cursor {
 
 enum { SLOT_LOST = 1 << 30 };
 
+static volatile __u32 slots_in_use; /* 1: some thread has made such a call */
+
 #ifndef OTELAUTO_OLDER_H
 struct {
 	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -68,6 +70,7 @@ INLINE __u32 take_slot(struct slot_cursor *cursor, struct pt_regs *regs)
 {
 	__u32 slot_count = regs->dx, slot;
 
+	slots_in_use = 1;
 	if (cursor->slots != regs->si || cursor->slot_count != slot_count ||
 	    cursor->next == slot_count || slot_count == 1) {
 		cursor->slots = regs->si;
