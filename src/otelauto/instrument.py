@@ -114,6 +114,15 @@ def selector_of(config: Config) -> Selector:
     )
 
 
+def no_plaintext(config: Config) -> str:
+    """Why the configuration wants no plaintext of TLS; empty if it does."""
+    if not config.ebpf.tls_plaintext:
+        return "ebpf.tls_plaintext is off"
+    if config.ebpf.system_wide:
+        return "with ebpf.system_wide no process's text is changed"
+    return ""
+
+
 def naming_of(config: Config) -> Naming:
     """What the configuration says of service names."""
     return Naming(
@@ -158,11 +167,11 @@ class Watcher:
                 ),
                 excluded=(own,),
                 listen_ports=[(0, 65535)] if selector.system_wide else selector.open_ports,
-                libraries=config.ebpf.tls_plaintext,
+                libraries=not no_plaintext(config),
             )
         )
-        capture = self.capture
-        self.plaintext = Plaintext(capture.libraries, capture.libraries_refused, counters)
+        why = no_plaintext(config) or self.capture.libraries_refused
+        self.plaintext = Plaintext(self.capture.libraries, why, counters)
         self.services = Services()
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
         self._events: deque[abi.ProcessEvent] = deque()
@@ -223,6 +232,7 @@ class Watcher:
         if self.discovery.due(now):
             self._apply(self.discovery.scan(deep=self._events_were_lost()))
             self._retry_refused()
+            self.plaintext.scan()
         return taken
 
     def _wait(self, may_rest: bool) -> None:
