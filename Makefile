@@ -9,7 +9,7 @@ SOAK ?= 20
 DEMO_SECONDS ?= 0
 KERNELS ?= 5.10. 6.1. 6.12
 
-.PHONY: install demo test test-kernels check bpf hot abi bench fuzz sanitize soak interop clean
+.PHONY: install demo test test-kernels check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -75,6 +75,11 @@ sanitize: hot  ## the fast lane's tests with the modules under AddressSanitizer 
 bench: bpf hot  ## the figures of benches/RESULTS.md
 	tests/install.sh
 	$(PYTHON) -m benches
+
+bench-vm: bpf hot  ## the figures of benches/RESULTS-VM.md; BENCH_ROWS and BENCH_COLUMNS ask for a part
+	tests/install.sh
+	tests/vm/install.sh 6.12
+	$(PYTHON) -m benches.vm
 
 clean:
 	rm -rf .venv .build build dist src/*.egg-info src/otelauto/hot/*.so $(OBJECTS)

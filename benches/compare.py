@@ -40,9 +40,9 @@ MakeLoad = Callable[[], Load]
 Measure = Callable[[], Cell]
 
 
-def warm_up(service: Running) -> Load:
+def warm_up(service: Running, path: str = ITEM) -> Load:
     """Some requests, so that nothing is done for the first time in a measurement."""
-    return paced(WARM_UP_RATE, WARM_UP_SECONDS, ITEM, [service.port])
+    return paced(WARM_UP_RATE, WARM_UP_SECONDS, path, [service.port])
 
 
 def by_itself(service: Running, make_load: MakeLoad) -> Cell:

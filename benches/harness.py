@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts what is measured, loads it, and reads what it cost.
 
-CPU 0 belongs to the service, CPU 1 to everything else. CPU time comes from the scheduler's own
-account (``/proc/PID/task/TID/schedstat``, ns) of every thread of a process and its descendants.
+CPU 0 belongs to the service, CPU 1 to everything else; all share the one CPU of an emulated
+machine. CPU time comes from the scheduler's own account (``/proc/PID/task/TID/schedstat``, ns) of
+every thread of a process and its descendants.
 Everything that is started is ended by its process id when its ``with`` block ends.
 """
 
@@ -31,7 +32,7 @@ ROOT = BENCHES.parent
 BUILT = ROOT / ".build" / "bench"
 OTELAUTO = Path(sys.executable).parent / "otelauto"
 READY = 'msg="watching '
-SERVICE_CPU, OTHER_CPU = 0, 1
+SERVICE_CPU, OTHER_CPU = 0, min(1, (os.cpu_count() or 1) - 1)
 SETTLE_SECONDS = 60.0
 QUIET_SECONDS = 0.3  # longer than the time between two drains
 NORMAL_SECONDS = 3
@@ -50,9 +51,10 @@ class Settings:
     pairs: int
 
     @classmethod
-    def from_environment(cls) -> Settings:
+    def from_environment(cls, seconds: int = NORMAL_SECONDS, pairs: int = 5) -> Settings:
+        """What the environment says, and the arguments where it says nothing."""
         read = os.environ.get
-        return cls(int(read("BENCH_SECONDS", str(NORMAL_SECONDS))), int(read("BENCH_PAIRS", "5")))
+        return cls(int(read("BENCH_SECONDS", seconds)), int(read("BENCH_PAIRS", pairs)))
 
     @property
     def rest_seconds(self) -> int:
@@ -228,9 +230,9 @@ class Load:
         return self.requests / self.seconds
 
 
-def wrk(port: int, path: str, seconds: int) -> Load:
+def wrk(port: int, path: str, seconds: int, connections: int = CONNECTIONS) -> Load:
     """As many requests as the service answers, over kept connections."""
-    words = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"]
+    words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"]
     said = subprocess.run(
         pinned(OTHER_CPU, words), capture_output=True, text=True, check=True, timeout=seconds + 60
     ).stdout

@@ -26,6 +26,7 @@ class Service:
     title: str
     command: Command
     has_sdk: bool = False  # there is an `opentelemetry-instrument` for it
+    path: str = ITEM  # what is asked for
 
 
 def _nginx(port: int, directory: Path) -> list[str | Path]:

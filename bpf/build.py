@@ -6,6 +6,7 @@ python bpf/build.py OUTPUT_DIRECTORY [SOURCE...]
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -15,27 +16,37 @@ HERE = Path(__file__).resolve().parent
 
 FLAGS = [
     "-target", "bpfel-freestanding", "-mcpu=v3", "-g", "-O2", "-std=gnu11",
-    "-D__TARGET_ARCH_x86",
     "-Wall", "-Wextra", "-Werror", "-Wpadded",
     "-fno-sanitize=undefined", "-fno-stack-protector",
     "-fno-unwind-tables", "-fno-asynchronous-unwind-tables",
 ]  # fmt: skip
 
 
-def build(output: Path, sources: Iterable[Path] | None = None, headers: Path = HERE) -> list[Path]:
+# How libbpf calls the machines whose registers registers.h knows.
+TARGETS = {"x86_64": "x86", "aarch64": "arm64"}
+
+
+def build(
+    output: Path,
+    sources: Iterable[Path] | None = None,
+    headers: Path = HERE,
+    machine: str | None = None,
+) -> list[Path]:
     """Compile ``sources`` (every ``*.bpf.c`` of ``headers`` by default) to ``output``.
 
-    Raises CalledProcessError; the compiler has said why on stderr.
+    The objects are for kernels of ``machine``, this one's by default. Raises CalledProcessError; the
+    compiler has said why on stderr.
     """
     output.mkdir(parents=True, exist_ok=True)
     objects = []
+    flags = [*FLAGS, f"-D__TARGET_ARCH_{TARGETS[machine or platform.machine()]}"]
     for source in sorted(headers.glob("*.bpf.c")) if sources is None else sources:
         target = output / source.with_suffix(".o").name
         directory = source.resolve().parent
         # The object must not depend on where the checkout lies.
         place = [f"-ffile-prefix-map={directory}=bpf", "-fdebug-compilation-dir=bpf"]
         include = "-I." if directory == headers.resolve() else f"-I{headers}"
-        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, include, *place]
+        command = [sys.executable, "-m", "ziglang", "cc", *flags, include, *place]
         command += ["-c", source.name, "-o", str(target)]
         subprocess.run(command, cwd=directory, check=True)
         objects.append(target)

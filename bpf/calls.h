@@ -188,7 +188,7 @@ int call_end(__u64 *context)
 {
 	struct pt_regs *regs = (void *)context[0];
 	struct ended_call call = { .result = context[1] };
-	bool compat = task_status(older_current_task()) & TS_COMPAT;
+	bool compat = is_compat_task(older_current_task());
 	struct sock *sk;
 
 	if (call.result < 0 || !(compat ? read_compat_call(regs, &call) : read_call(regs, &call)))

@@ -31,7 +31,6 @@ enum {
 	TCP_LAST_ACK = 9,
 	TCP_LISTEN = 10,
 };
-enum { TS_COMPAT = 2 };
 enum { S_IFMT = 0170000, S_IFSOCK = 0140000 };
 enum { ENOSYS = 38 };
 
@@ -128,7 +127,8 @@ struct signal_struct {
 	atomic_t live;
 };
 struct thread_info {
-	__u32 status;
+	unsigned long flags;
+	__u32 status; /* not on arm64 */
 };
 struct task_struct {
 	struct thread_info thread_info;
@@ -142,11 +142,7 @@ struct linux_binprm;
 
 #pragma clang attribute pop
 
-/* x86-64 registers of the interrupted user code; the layout is ABI. */
-struct pt_regs {
-	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
-	unsigned long ip, cs, flags, sp, ss;
-} __attribute__((preserve_access_index));
+#include "registers.h"
 
 /* User-space ABI (64-bit). */
 struct user_vector {

@@ -9,10 +9,7 @@
 
 /* ---- the task ---- */
 
-enum {
-	THREAD_SIZE = 16384, /* x86-64: arch/x86/include/asm/page_64_types.h, without KASAN */
-	CPUS_MAX = 1024,
-};
+enum { CPUS_MAX = 1024 };
 
 /* Programs on tracepoints and functions are not preempted there: one copy a CPU is enough. */
 static struct pt_regs registers[CPUS_MAX];
@@ -27,12 +24,12 @@ INLINE struct task_struct *older_current_task(void)
 	return (struct task_struct *)bpf_get_current_task();
 }
 
-INLINE __u32 task_status(struct task_struct *task)
+INLINE bool is_compat_task(struct task_struct *task)
 {
-	__u32 status = 0;
+	__typeof__(task->thread_info.COMPAT_WORD) word = 0;
 
-	bpf_probe_read_kernel(&status, sizeof(status), &task->thread_info.status);
-	return status;
+	bpf_probe_read_kernel(&word, sizeof(word), &task->thread_info.COMPAT_WORD);
+	return word & COMPAT_BIT;
 }
 
 INLINE __u64 task_ids(struct task_struct *task)

@@ -6,21 +6,6 @@
 #ifndef OTELAUTO_USER_BYTES_H
 #define OTELAUTO_USER_BYTES_H
 
-enum system_call { /* x86-64 */
-	CALL_READ = 0,
-	CALL_WRITE = 1,
-	CALL_READV = 19,
-	CALL_WRITEV = 20,
-	CALL_SENDTO = 44,
-	CALL_RECVFROM = 45,
-	CALL_SENDMSG = 46,
-	CALL_RECVMSG = 47,
-	CALL_RECVMMSG = 299,
-	CALL_SENDMMSG = 307,
-	CALL_PREADV2 = 327,
-	CALL_PWRITEV2 = 328,
-};
-
 /* A flat buffer (count 0) or an array of I/O vectors, all in user memory. */
 struct user_bytes {
 	__u64 address;
@@ -51,9 +36,9 @@ struct {
 	MAP_TYPE(value, struct slot_cursor);
 } slot_cursors SEC(".maps");
 
-INLINE __u32 task_status(struct task_struct *task)
+INLINE bool is_compat_task(struct task_struct *task)
 {
-	return task->thread_info.status;
+	return task->thread_info.COMPAT_WORD & COMPAT_BIT;
 }
 
 /* tgid and tid, as bpf_get_current_pid_tgid() gives them. */
@@ -68,12 +53,12 @@ INLINE __u64 task_ids(struct task_struct *task)
 /* The slot that the thread's call is at, and step on; SLOT_LOST if it is not known. */
 INLINE __u32 take_slot(struct slot_cursor *cursor, struct pt_regs *regs)
 {
-	__u32 slot_count = regs->dx, slot;
+	__u32 slot_count = CALL_ARGUMENT_3(regs), slot;
 
 	slots_in_use = 1;
-	if (cursor->slots != regs->si || cursor->slot_count != slot_count ||
+	if (cursor->slots != CALL_ARGUMENT_2(regs) || cursor->slot_count != slot_count ||
 	    cursor->next == slot_count || slot_count == 1) {
-		cursor->slots = regs->si;
+		cursor->slots = CALL_ARGUMENT_2(regs);
 		cursor->slot_count = slot_count;
 		cursor->next = 0;
 	}
@@ -105,11 +90,11 @@ GLOBAL_OF_POINTERS __u32 find_slot(struct user_bytes *to, __u64 length)
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
 	struct slot_cursor *cursor;
 	struct user_message message;
-	bool sends = regs->orig_ax == CALL_SENDMMSG;
+	bool sends = CALL_NUMBER(regs) == CALL_SENDMMSG;
 	__u64 total;
 	__u32 slot;
 
-	if (!to || (!sends && regs->r8)) /* the time limit may end the call after any message, unseen */
+	if (!to || (!sends && CALL_ARGUMENT_5(regs))) /* the time limit may end the call after any message, unseen */
 		return UNREAD_OTHER_CALL;
 	cursor = bpf_task_storage_get(&slot_cursors, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cursor)
@@ -118,7 +103,7 @@ GLOBAL_OF_POINTERS __u32 find_slot(struct user_bytes *to, __u64 length)
 	if (slot == SLOT_LOST)
 		return UNREAD_OTHER_CALL;
 	if (bpf_probe_read_user(&message, sizeof(message),
-				(void *)(regs->si + slot * sizeof(struct user_message_slot)))) {
+				(void *)(CALL_ARGUMENT_2(regs) + slot * sizeof(struct user_message_slot)))) {
 		cursor->next = SLOT_LOST;
 		return UNREAD_FAULT;
 	}
@@ -134,14 +119,14 @@ GLOBAL_OF_POINTERS __u32 find_slot(struct user_bytes *to, __u64 length)
 
 INLINE bool is_call_in_progress(struct task_struct *task, struct pt_regs *regs)
 {
-	return !(task_status(task) & TS_COMPAT) && (__s64)regs->ax == -ENOSYS;
+	return !is_compat_task(task) && CALL_HAS_NOT_RETURNED(regs);
 }
 
 INLINE bool is_multi_message_call(void)
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 
-	return regs->orig_ax == CALL_SENDMMSG || regs->orig_ax == CALL_RECVMMSG;
+	return CALL_NUMBER(regs) == CALL_SENDMMSG || CALL_NUMBER(regs) == CALL_RECVMMSG;
 }
 
 /* A call that moved nothing: a message without bytes is a slot too, an error ends the run. */
@@ -170,17 +155,17 @@ GLOBAL_OF_POINTERS __u32 find_vectors(struct user_bytes *to, __u64 length)
 
 	if (!to)
 		return UNREAD_OTHER_CALL;
-	switch (regs->orig_ax) {
+	switch (CALL_NUMBER(regs)) {
 	case CALL_READV:
 	case CALL_WRITEV:
 	case CALL_PREADV2:
 	case CALL_PWRITEV2:
-		to->address = regs->si;
-		to->count = regs->dx;
+		to->address = CALL_ARGUMENT_2(regs);
+		to->count = CALL_ARGUMENT_3(regs);
 		return 0;
 	case CALL_SENDMSG:
 	case CALL_RECVMSG:
-		if (bpf_probe_read_user(&message, sizeof(message), (void *)regs->si))
+		if (bpf_probe_read_user(&message, sizeof(message), (void *)CALL_ARGUMENT_2(regs)))
 			return UNREAD_FAULT;
 		to->address = message.vectors;
 		to->count = message.vector_count;
@@ -193,26 +178,21 @@ GLOBAL_OF_POINTERS __u32 find_vectors(struct user_bytes *to, __u64 length)
 	}
 }
 
-/*
- * Fill *to from the call in progress. Returns 0, or the counter that names why there is no buffer.
- *
- * Until the call returns, ax holds -ENOSYS (entry code of arch/x86); anything else is work that the
- * kernel runs on the way out (io_uring completions), whose bytes the registers do not describe.
- */
+/* Fill *to from the call in progress. Returns 0, or the counter that says why there is no buffer. */
 INLINE __u32 find_user_bytes(struct task_struct *task, struct user_bytes *to, __u64 length)
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
 
-	if (task_status(task) & TS_COMPAT)
+	if (is_compat_task(task))
 		return UNREAD_COMPAT_TASK;
 	if (!is_call_in_progress(task, regs))
 		return UNREAD_OTHER_CALL;
-	switch (regs->orig_ax) {
+	switch (CALL_NUMBER(regs)) {
 	case CALL_READ:
 	case CALL_WRITE:
 	case CALL_SENDTO:
 	case CALL_RECVFROM:
-		to->address = regs->si;
+		to->address = CALL_ARGUMENT_2(regs);
 		return 0;
 	default:
 		return find_vectors(to, length);

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel: built from the sources alone, it holds the compiled BPF objects, and they load."""
+"""The wheel: built from the sources alone, it holds all that is compiled, and that loads."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -15,20 +17,12 @@ import pytest
 
 from otelauto import __version__
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]  # libbpf is compiled
 ROOT = Path(__file__).resolve().parent.parent.parent
 OBJECTS = Path("otelauto/kernel/objects")
-# What the build reads: nothing that was compiled before.
-SOURCES = (
-    "bpf",
-    "src",
-    "pyproject.toml",
-    "setup.py",
-    "MANIFEST.in",
-    "README.md",
-    "LICENSE",
-    "NOTICE",
-)
+LICENCES = (
+    "libbpf.BSD-2-Clause.txt", "libelf.GPL-2.0.txt", "libelf.LGPL-3.0.txt", "zlib.txt",
+)  # fmt: skip
 # No variable may lead into this checkout.
 CLEAN = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/root")}
 
@@ -41,20 +35,10 @@ def run(*words: str | Path, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that pip builds with the backend of this environment, without the network."""
-    tree = tmp_path_factory.mktemp("sources")
-    built = shutil.ignore_patterns("*.bpf.o", "built", "*.egg-info", "__pycache__")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=built)
-        else:
-            shutil.copy(ROOT / name, tree / name)
-    assert not list(tree.rglob("*.bpf.o"))
-    words = "wheel . --no-build-isolation --no-deps --no-index --disable-pip-version-check -w dist"
-    run(sys.executable, "-m", "pip", *words.split(), cwd=tree)
-    (found,) = (tree / "dist").iterdir()
-    return found
+def wheel() -> Path:
+    """The wheel as it is released; the build uses the backend of this environment."""
+    said = run(ROOT / "tools" / "wheel.sh", cwd=ROOT)
+    return Path(said.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -80,22 +64,43 @@ def copy_distribution(name: str, packages: Path) -> None:
             shutil.copy(file.locate(), target)
 
 
-def test_it_holds_the_objects_that_the_sources_give(wheel: Path) -> None:
-    interpreter = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    assert wheel.name.startswith(f"otelauto-{__version__}-{interpreter}-{interpreter}-linux_")
+def test_it_holds_what_the_sources_give(wheel: Path) -> None:
+    tag = f"cp311-abi3-manylinux_2_28_{platform.machine()}"
+    assert wheel.name == f"otelauto-{__version__}-{tag}.whl"
     wanted = {path.name.replace(".c", ".o") for path in (ROOT / "bpf").glob("*.bpf.c")}
     with zipfile.ZipFile(wheel) as archive:
         names = [Path(name) for name in archive.namelist()]
         assert {path.name for path in names if path.parent == OBJECTS} == wanted
-        compiled = {path.name.split(".")[0] for path in names if path.suffix == ".so"}
-        assert compiled == {path.stem for path in (ROOT / "src/otelauto/hot").glob("*.pyx")}
+        compiled = {path.name for path in names if path.suffix == ".so"}
+        assert compiled == {f"{p.stem}.abi3.so" for p in (ROOT / "src/otelauto/hot").glob("*.pyx")}
         for name in wanted:
             object_bytes = archive.read(str(OBJECTS / name))
             assert object_bytes.startswith(b"\x7fELF")
             assert object_bytes == (ROOT / "src" / OBJECTS / name).read_bytes()
+    bundled = {path.name for path in names if path.parent == OBJECTS.parent / "bundled"}
+    assert bundled == {"libbpf.so.1", *LICENCES}
     assert {path.parts[0] for path in names} == {
         "otelauto", f"otelauto-{__version__}.dist-info",
     }  # fmt: skip
+
+
+def test_it_runs_where_its_name_says(wheel: Path, tmp_path: Path) -> None:
+    said = run(sys.executable, "-m", "auditwheel", "-v", "show", wheel, cwd=tmp_path)
+    assert 'following platform tag: "manylinux_2_28_' in said.replace("\n", " ")
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.endswith((".so", ".so.1")):
+                assert newest_glibc(archive.read(name)) <= (2, 28), name
+
+
+def newest_glibc(library: bytes) -> tuple[int, ...]:
+    """The newest version of glibc that a library names."""
+    found = re.findall(rb"\0GLIBC_([0-9.]+)", library)
+    return max((tuple(map(int, version.split(b"."))) for version in found), default=(0,))
+
+
+def test_a_newer_glibc_is_found() -> None:
+    assert newest_glibc(b"\0GLIBC_2.9\0GLIBC_2.34\0GLIBC_2.4\0") == (2, 34)
 
 
 def test_installed_it_says_its_version(scripts: Path, tmp_path: Path) -> None:
@@ -108,3 +113,13 @@ def test_installed_it_can_load_what_it_brings(scripts: Path, tmp_path: Path) -> 
     said = run(scripts / "otelauto", "doctor", cwd=tmp_path)
     assert "ok      tier A" in said
     assert "ok      sock_send on sock_send_length" in said
+
+
+def test_installed_it_uses_the_libbpf_that_it_brings(scripts: Path, tmp_path: Path) -> None:
+    load = "from otelauto.kernel.libbpf import library; library()"
+    words = f"{load}; print(open('/proc/self/maps').read())"
+    mapped = run(scripts / "python", "-c", words, cwd=tmp_path)
+    files = {line.split()[-1] for line in mapped.splitlines() if "/lib" in line}
+    (bundled,) = (file for file in files if "libbpf" in file)
+    assert Path(bundled).is_relative_to(scripts.parent)
+    assert not [file for file in files if "libelf" in file]

@@ -8,12 +8,16 @@ import errno
 import os
 from collections.abc import Iterator
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Final
 
 from otelauto.errors import KernelError
 from otelauto.kernel.btf import KIND_FUNC, KIND_TYPEDEF, TYPE
 
 Pointer = ctypes.c_void_p
+
+# A release wheel brings its own.
+BUNDLED: Final = Path(__file__).parent / "bundled" / "libbpf.so.1"
 
 BPF_ANY: Final = 0
 LOG_LINES: Final = 400
@@ -71,7 +75,9 @@ class Library:
 
     def __init__(self) -> None:
         try:
-            self._lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+            self._lib = ctypes.CDLL(
+                str(BUNDLED) if BUNDLED.exists() else "libbpf.so.1", use_errno=True
+            )
         except OSError as error:
             raise KernelError(
                 "libbpf 1.1 or newer (libbpf.so.1) is not installed",
