@@ -196,7 +196,7 @@ class App:
         self.flows.forget(tgid)
 
     def _target_count(self) -> int:
-        return len(self.watcher.discovery.targets())
+        return len(self.watcher.targets())
 
     def _families(self) -> Iterator[Family]:
         """Gauges of the Prometheus page. Read by the scraping thread, which sees copies only."""

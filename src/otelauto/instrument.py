@@ -352,6 +352,10 @@ class Watcher:
             )
         return True
 
+    def targets(self) -> list[Target]:
+        """What is watched now; what matches and is refused for now is not."""
+        return [t for t in self.discovery.targets().values() if t.tgid not in self._refused]
+
     def _retry_refused(self) -> None:
         """Others may have ended since: watch as many of the refused as there is room for."""
         for tgid, target in list(self._refused.items()):

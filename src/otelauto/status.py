@@ -40,7 +40,7 @@ def live_report(app: App) -> dict[str, Any]:
                 "ports": list(target.ports),
                 "tls": watcher.plaintext.report(target.tgid),
             }
-            for target in watcher.discovery.targets().values()
+            for target in watcher.targets()
         ],
         "connections": summary.open,
         "protocols": summary.by_protocol,

@@ -62,6 +62,7 @@ def test_what_was_refused_is_tried_again(
     watcher.start()
     scan(watcher)
     assert named == []
+    assert watcher.targets() == []
     assert watcher._counters.get(TARGETS_REFUSED) == 1
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith(f"cannot watch process {os.getpid()}: ")
@@ -69,6 +70,7 @@ def test_what_was_refused_is_tried_again(
         watcher.capture.unwatch(tgid)
     scan(watcher)
     assert named == [os.getpid()]
+    assert [target.tgid for target in watcher.targets()] == named
     scan(watcher)
     assert named == [os.getpid()]
     assert watcher._counters.get(TARGETS_REFUSED) == 1
