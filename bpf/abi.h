@@ -7,7 +7,8 @@
  * types only, shared numbers are enumerators (a macro never reaches BTF), pads are named, no
  * bit-fields, a variable payload comes last.
  *
- * Vocabulary. A *connection* is a socket of a watched process, named by its kernel socket cookie.
+ * Vocabulary. A *connection* is a socket of a watched process, named by its kernel socket cookie, or
+ * the plaintext side of a TLS session in one, named by a number that no cookie reaches.
  * Each of its two *directions* is a byte stream with offsets that start at 0 when otelauto first
  * sees the socket. A *segment* is what one system call moved. A *turn* is a run of segments in one
  * direction, ended by bytes in the other.
@@ -94,7 +95,9 @@ enum counter {
 	BYTES_UNSEEN = 10,         /* bytes that TCP sequence numbers prove and no hook saw */
 	EVENTS_PRODUCED = 11,      /* process events, delivered or dropped */
 	DROP_TARGET_REFUSED = 12,  /* table of targets full: a watched process's child is not watched */
-	COUNTER_COUNT = 13,
+	UNREAD_PLAINTEXT_BUSY = 13, /* every place to put a record together was in use on the CPU */
+	UNREAD_PLAINTEXT_CALL = 14, /* TLS call that another one on the thread displaced: unread */
+	COUNTER_COUNT = 15,
 };
 
 /* First sight of a connection. Addresses are in network byte order, IPv4 in the first 4 bytes. */
@@ -115,7 +118,9 @@ struct opening {
 	__u8 remote[16];
 	__u16 protocol;        /* IPPROTO_TCP, IPPROTO_MPTCP, 0 for AF_UNIX */
 	__u16 path_length;     /* AF_UNIX: bytes of the path that follow */
-	__u32 pad;
+	__u8 plaintext;        /* 1: of a TLS session; addresses are zeros until they are proven */
+	__u8 pad[3];
+	cookie_t carrier;      /* plaintext: the socket proven to carry it; 0: none is */
 	/* path_length bytes of path follow */
 };
 
@@ -136,6 +141,16 @@ struct segment {
 	__u32 unseen;          /* bytes just before this segment that no hook saw */
 	__u8 tail[8];          /* last bytes of a segment not wholly captured; needs FLAG_TAIL */
 	/* captured bytes of payload follow */
+};
+
+/* How a function of a TLS library tells what it did: the attach cookie of its probe. */
+enum tls_call {
+	TLS_READ = 1,          /* f(session, buffer, size): bytes read, or no more than 0 */
+	TLS_READ_OUT = 2,      /* f(session, buffer, size, *bytes): more than 0 if bytes were read */
+	TLS_WRITE = 3,         /* f(session, buffer, size): bytes accepted, or no more than 0 */
+	TLS_WRITE_OUT = 4,     /* f(session, buffer, size, *bytes): more than 0 if they were accepted */
+	TLS_HANDSHAKE = 5,     /* f(session) */
+	TLS_FREE = 6,          /* f(session): the end of it */
 };
 
 struct process_event {

@@ -23,6 +23,7 @@ struct contract {
 	enum process_event_kind process_event_kind;
 	enum target_state target_state;
 	enum counter counter;
+	enum tls_call tls_call;
 };
 #pragma clang diagnostic pop
 

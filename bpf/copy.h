@@ -40,7 +40,8 @@ struct workspace {
 	};
 	struct user_vector vectors[VECTORS_MAX];
 	struct walk walk;
-	__u64 records; /* that were put together here; the ring is looked at every LOOK_EVERY */
+	__u32 records; /* that were put together here; the ring is looked at every LOOK_EVERY */
+	__u32 busy;    /* 1: taken by a program that another task's may preempt */
 };
 
 struct {

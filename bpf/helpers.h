@@ -57,6 +57,7 @@ static __u64 (*bpf_ringbuf_query)(void *ring, __u64 what) = (void *)134;
 static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *value,
 				     __u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
+static __u64 (*bpf_get_attach_cookie)(void *context) = (void *)174;
 static long (*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 
 #ifdef HAS_VIEWS

@@ -83,7 +83,18 @@ class Counter(enum.IntEnum):
     BYTES_UNSEEN = 10
     EVENTS_PRODUCED = 11
     DROP_TARGET_REFUSED = 12
-    COUNTER_COUNT = 13
+    UNREAD_PLAINTEXT_BUSY = 13
+    UNREAD_PLAINTEXT_CALL = 14
+    COUNTER_COUNT = 15
+
+
+class TlsCall(enum.IntEnum):
+    TLS_READ = 1
+    TLS_READ_OUT = 2
+    TLS_WRITE = 3
+    TLS_WRITE_OUT = 4
+    TLS_HANDSHAKE = 5
+    TLS_FREE = 6
 
 
 class Opening(NamedTuple):
@@ -103,9 +114,11 @@ class Opening(NamedTuple):
     remote: bytes
     protocol: int
     path_length: int
+    plaintext: int
+    carrier: Cookie
 
 
-OPENING: Final = struct.Struct("<BBHIQQIIIHHQ16s16sHH4x")
+OPENING: Final = struct.Struct("<BBHIQQIIIHHQ16s16sHHB3xQ")
 
 
 class Segment(NamedTuple):

@@ -22,6 +22,7 @@ from otelauto.kernel.libbpf import library
 from otelauto.kernel.objects import BpfObject, Probe, ProgramCost, RejectedError
 from otelauto.kernel.ring import Ring, Take
 from otelauto.kernel.tiers import TIERS, Tier
+from otelauto.kernel.uprobes import LibraryProbes
 
 log = logging.getLogger("otelauto.kernel")
 
@@ -46,6 +47,7 @@ class Wanted:
     report_all_execs: bool = False
     excluded: tuple[int, ...] = ()
     listen_ports: Iterable[tuple[int, int]] = ()  # ranges, both ends included
+    libraries: bool = False  # be able to put probes into libraries
 
 
 @dataclass(slots=True)
@@ -83,6 +85,7 @@ class Capture:
             self._start(wanted)
             undo.callback(self._processes.close)
             undo.callback(self._sockets.close)
+            self.libraries, self.libraries_refused = self._load_libraries(wanted)
             undo.pop_all()
         self._records = Ring(self._sockets.map_fd("records"), DATA_RING)
         self._events = Ring(self._sockets.map_fd("events"), EVENT_RING)
@@ -110,6 +113,17 @@ class Capture:
                 self.refusals = [error.message for error in errors]
                 return
         raise errors[0]
+
+    def _load_libraries(self, wanted: Wanted) -> tuple[LibraryProbes | None, str]:
+        """The probes for libraries, or why there are none. All else works without them."""
+        if not wanted.libraries:
+            return None, "not asked for"
+        if self._sockets.name != TIERS[0].object:
+            return None, f"that takes tier {TIERS[0].name}"
+        try:
+            return LibraryProbes(self._sockets, self._cpus, wanted.system_wide), ""
+        except KernelError as error:
+            return None, error.message
 
     def _try(self, tier: Tier, wanted: Wanted) -> None:
         """Load and attach one tier, without the programs that the kernel rejects."""
@@ -271,12 +285,14 @@ class Capture:
 
     def costs(self) -> list[ProgramCost]:
         """What the kernel counted of each program."""
-        return self._sockets.costs() + self._processes.costs()
+        costs = self._sockets.costs() + self._processes.costs()
+        return costs + self.libraries.costs() if self.libraries else costs
 
     def kernel_memory(self) -> int:
         """Bytes of all maps; the state of watched sockets comes on top."""
         own = {n: s for n, s in self._processes.map_memory().items() if n not in SHARED_MAPS}
-        return sum(self._sockets.map_memory().values()) + sum(own.values())
+        libraries = self.libraries.memory() if self.libraries else 0
+        return sum(self._sockets.map_memory().values()) + sum(own.values()) + libraries
 
     def pause(self) -> None:
         """Cost the services nothing: leave the hooks of their bytes. Endings are still seen."""
@@ -287,7 +303,12 @@ class Capture:
         return all(probe.state == "attached" for probe in self._sockets.attach())
 
     def detach(self) -> None:
-        """Leave every hook; what was captured and counted can still be read."""
+        """Leave every hook; what was captured and counted can still be read.
+
+        Links into libraries are their maker's to close.
+        """
+        if self.libraries:
+            self.libraries.leave_sockets()
         self._processes.detach()
         self._sockets.detach()
 
@@ -298,5 +319,7 @@ class Capture:
         self._shared.close()
         self._records.close()
         self._events.close()
+        if self.libraries:
+            self.libraries.close()
         self._processes.close()
         self._sockets.close()

@@ -30,6 +30,7 @@ ENUMS: Final = (
     "process_event_kind",
     "target_state",
     "counter",
+    "tls_call",
 )
 UNITS: Final = ("cookie_t", "ktime_ns", "port_host", "tgid_t", "tid_t")
 CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}

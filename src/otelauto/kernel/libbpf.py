@@ -37,6 +37,7 @@ SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_program__name": (ctypes.c_char_p, (Pointer,)),
     "bpf_program__section_name": (ctypes.c_char_p, (Pointer,)),
     "bpf_program__set_autoload": (ctypes.c_int, (Pointer, ctypes.c_bool)),
+    "bpf_program__set_expected_attach_type": (ctypes.c_int, (Pointer, ctypes.c_int)),
     "bpf_program__attach": (Pointer, (Pointer,)),
     "bpf_program__fd": (ctypes.c_int, (Pointer,)),
     "bpf_link__destroy": (ctypes.c_int, (Pointer,)),

@@ -23,6 +23,8 @@ from otelauto.kernel.libbpf import BPF_ANY, library
 log = logging.getLogger("otelauto.kernel")
 
 OBJECTS: Final = Path(__file__).parent / "objects"
+# Sections of programs that are linked to one process's file at a time (kernel/uprobes.py).
+PER_PROCESS: Final = ("uprobe", "uretprobe")
 FAILED: Final = re.compile(r"^libbpf: prog '(\w+)': failed to load")
 
 # Offsets in struct bpf_prog_info (include/uapi/linux/bpf.h).
@@ -87,16 +89,27 @@ class BpfObject:
 
     def hook(self, program: str) -> str:
         """The tracepoint or kernel function of a program, by its section name."""
+        return self._section(program)[1]
+
+    def _section(self, program: str) -> tuple[str, str]:
+        """Kind and hook of a program."""
         section: bytes = self._lib.call("bpf_program__section_name", self.programs[program])
-        return section.decode().partition("/")[2]
+        kind, _, hook = section.decode().partition("/")
+        return kind, hook
 
     def is_there(self, program: str) -> bool:
         """Whether this kernel has the program's hook."""
-        section: bytes = self._lib.call("bpf_program__section_name", self.programs[program])
-        kind, _, hook = section.decode().partition("/")
+        kind, hook = self._section(program)
+        if kind in PER_PROCESS:
+            return True
         if kind == "tp_btf":
             return self._lib.has_tracepoint(hook)
         return self._lib.parameters(hook) is not None
+
+    def set_attach_type(self, program: str, attach_type: int) -> None:
+        """Say for which kind of link a program is loaded (enum bpf_attach_type); before load."""
+        call = self._lib.call
+        call("bpf_program__set_expected_attach_type", self.programs[program], attach_type)
 
     def set_constants(self, **values: int) -> None:
         """Set 32- or 64-bit ``const volatile`` knobs by name; before :meth:`load`."""
@@ -154,7 +167,7 @@ class BpfObject:
         return [
             self._attach(name, program)
             for name, program in self.programs.items()
-            if name not in self._links
+            if name not in self._links and self._section(name)[0] not in PER_PROCESS
         ]
 
     def _load_error(self, error: OSError) -> KernelError:

@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Plaintext of TLS: probes on the functions of a library that read and write it, in watched processes
+ * only. Its bytes go to the ring like a socket's, as a connection of their own.
+ *
+ * What a call moved is what it returned: a write that is tried again, or accepted in part, counts for
+ * what was accepted, once. Two programs see the sockets meanwhile, to prove which one carries it.
+ */
+#define HAS_VIEWS
+#include "kernel.h"
+#include "helpers.h"
+
+enum { WORKSPACES = 4 }; /* a CPU; a task in a probe may be preempted by another's */
+
+#include "abi.h"
+#include "contract.h"
+#include "targets.h"
+#include "emit.h"
+#include "user_bytes.h"
+#include "copy.h"
+#include "connection.h"
+#include "turns.h"
+#include "sessions.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* ---- records ---- */
+
+INLINE struct workspace *take_workspace(void)
+{
+	for (__u32 slot = 0; slot < WORKSPACES; slot++) {
+		struct workspace *w = workspace_get(slot);
+
+		if (w && !__sync_lock_test_and_set(&w->busy, 1))
+			return w;
+	}
+	return NULL;
+}
+
+/* The opening record; tried again with the next bytes if the ring had no room. */
+INLINE void announce_session(struct session *s, tid_t tid, ktime_ns now)
+{
+	struct connection *c = &s->connection;
+	struct opening o = {
+		.kind = RECORD_OPENING,
+		.role = s->place.role,
+		.family = s->place.family,
+		.connection = c->cookie,
+		.time = now,
+		.tgid = c->tgid,
+		.tid = tid,
+		.netns = s->place.netns,
+		.local_port = s->place.local_port,
+		.remote_port = s->place.remote_port,
+		.inode = s->place.inode,
+		.protocol = s->place.protocol,
+		.plaintext = 1,
+		.carrier = s->place.cookie,
+	};
+
+	__builtin_memcpy(o.local, s->place.local, 16);
+	__builtin_memcpy(o.remote, s->place.remote, 16);
+	o.sequence = __sync_fetch_and_add(&c->sequence, 1);
+	if (!emit_record(&o, sizeof(o), false))
+		__sync_fetch_and_and(&c->bits, ~CONNECTION_ANNOUNCED);
+}
+
+/* The session's own verdict, else that of the endpoint of its socket, as for a socket. */
+INLINE void refresh_session(struct session *s, __u32 generation)
+{
+	struct connection *c = &s->connection;
+	struct endpoint_key key = { .netns = s->place.netns, .port = s->place.local_port,
+				    .local = 1 };
+	struct verdict *found = bpf_map_lookup_elem(&connection_verdicts, &c->cookie);
+
+	c->generation = generation;
+	if (!found && s->place.cookie && s->place.family != AF_UNIX) {
+		found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
+		if (!found) {
+			key.local = 0;
+			key.port = s->place.remote_port;
+			__builtin_memcpy(key.address, s->place.remote, 16);
+			found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
+		}
+	}
+	if (found) {
+		c->verdict = *found;
+		mark(c, CONNECTION_SETTLED);
+	}
+}
+
+/* `length` > 0 bytes of plaintext were read or written; they lie at `address`. */
+INLINE void on_plaintext(struct session *s, __u64 address, __u32 length, enum direction direction)
+{
+	struct shared_state *shared = shared_state();
+	struct connection *c = &s->connection;
+	struct segment_plan plan = { .length = length, .direction = direction };
+	__u32 d = direction & 1, flags = 0;
+	ktime_ns now = bpf_ktime_get_boot_ns();
+	tid_t tid = bpf_get_current_pid_tgid();
+	struct workspace *w;
+	__u64 offset;
+
+	c->tid = tid;
+	if (shared && c->generation != shared->generation)
+		refresh_session(s, shared->generation);
+	if (mark(c, CONNECTION_ANNOUNCED))
+		announce_session(s, tid, now);
+	offset = c->offset[d];
+	c->offset[d] += length;
+	if (!c->started[d]) {
+		c->started[d] = 1;
+		flags = s->greeted ? 0 : FLAG_MIDSTREAM;
+	}
+	if (c->verdict.mode == MODE_NOTHING)
+		return;
+	if (enter_turn(c, direction))
+		flags |= FLAG_TURN_START;
+	w = take_workspace();
+	if (!w) { /* the jump of the offset tells */
+		count(UNREAD_PLAINTEXT_BUSY, 1);
+		count(BYTES_UNREAD, length);
+		return;
+	}
+	__builtin_memset(&w->segment, 0, sizeof(w->segment));
+	w->segment.direction = direction;
+	w->segment.flags = flags;
+	w->segment.length = length;
+	w->segment.offset = offset;
+	plan.user.address = address;
+	want_bytes(c, &plan);
+	copy_segment(w, &plan);
+	c->captured[d] += w->segment.captured;
+	fill_segment(&w->segment, c, RECORD_SEGMENT, tid, now);
+	emit_record(w, sizeof(w->segment) + (w->segment.captured & (2 * CAPTURE_MAX - 1)),
+		    w->records++ % LOOK_EVERY == 0);
+	w->busy = 0;
+}
+
+/* ---- calls ---- */
+
+INLINE bool is_read(__u32 call)
+{
+	return call == TLS_READ || call == TLS_READ_OUT;
+}
+
+/*
+ * What a thread received last may be this session's: a handshake message that comes with a session's
+ * first calls is evidence, before there is plaintext to compare lengths with.
+ */
+INLINE void greet(struct session *s, struct tls_thread *t)
+{
+	if (!t->fresh || !t->hello || s->connection.offset[0] || s->connection.offset[1])
+		return;
+	t->hello = 0;
+	s->greeted = 1;
+	take_evidence(s, &t->received);
+}
+
+SEC("uprobe")
+int tls_enter(struct pt_regs *context)
+{
+	tgid_t tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 call = bpf_get_attach_cookie(context);
+	__u64 stack = context->sp, session = context->di;
+	struct tls_thread *t;
+	struct session *s;
+
+	if (!is_watched(tgid))
+		return 0;
+	if (call == TLS_FREE) {
+		struct session_key key = { .session = session, .tgid = tgid };
+
+		s = bpf_map_lookup_elem(&sessions, &key);
+		if (s && mark(&s->connection, CONNECTION_CLOSED))
+			on_ending(&s->connection, FLAG_CLOSED);
+		bpf_map_delete_elem(&sessions, &key);
+		return 0;
+	}
+	t = tls_thread_get(BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!t) {
+		count(DROP_STATE_REFUSED, 1);
+		return 0;
+	}
+	if (t->call && stack < t->stack && t->stack - stack < SAME_STACK)
+		return 0; /* inside another: that one's bytes count */
+	if (t->call && stack > t->stack + SAME_STACK) /* on another stack: its return is not ours */
+		count(UNREAD_PLAINTEXT_CALL, 1);
+	t->call = call;
+	t->session = session;
+	t->buffer = context->si;
+	t->size = context->dx;
+	t->result = context->cx;
+	t->stack = stack;
+	t->touched = 0;
+	t->ended = 0;
+	t->claimed = 1;
+	if (t->hello || call == TLS_HANDSHAKE) {
+		s = session_get(session, tgid);
+		if (s)
+			greet(s, t);
+	}
+	return 0;
+}
+
+/* Bytes that the call moved, by what it returned. */
+INLINE __u32 moved(struct tls_thread *t, __s32 returned)
+{
+	__u64 bytes = 0;
+
+	if (returned <= 0)
+		return 0;
+	if (t->call == TLS_READ || t->call == TLS_WRITE)
+		return returned;
+	if (bpf_probe_read_user(&bytes, sizeof(bytes), (void *)t->result))
+		count(UNREAD_FAULT, 1);
+	return bytes;
+}
+
+/* Plaintext was read from ciphertext that the thread had received itself, as it seems. */
+INLINE void compare_frames(struct session *s, struct tls_thread *t, __u32 length)
+{
+	if (!t->fresh)
+		return;
+	for (int i = 0; i < FRAMES_MAX; i++) {
+		if (t->frames[i] && implies(length, t->frames[i])) {
+			t->frames[i] = 0;
+			take_evidence(s, &t->received);
+			return;
+		}
+	}
+}
+
+SEC("uretprobe")
+int tls_return(struct pt_regs *context)
+{
+	struct tls_thread *t = tls_thread_get(0);
+	tgid_t tgid = bpf_get_current_pid_tgid() >> 32;
+	struct session *s;
+	__s32 returned = context->ax;
+	__u32 call, length;
+
+	if (!t || !t->call || context->sp != t->stack + 8)
+		return 0;
+	call = t->call;
+	t->written = 0;
+	length = call == TLS_HANDSHAKE ? 0 : moved(t, returned);
+	t->call = 0;
+	if (!length) {
+		bool over = call == TLS_READ ? !returned : call == TLS_READ_OUT && t->ended;
+
+		s = over ? session_find(t->session, tgid) : NULL;
+		if (s && mark(&s->connection, CONNECTION_RECEIVE_ENDED))
+			on_ending(&s->connection, FLAG_RECEIVE_ENDED);
+		return 0;
+	}
+	s = session_get(t->session, tgid);
+	if (!s)
+		return 0;
+	if (is_read(call)) {
+		if (!t->touched)
+			compare_frames(s, t, length);
+	} else if (!t->touched) {
+		t->written = length;
+		t->writer = t->session;
+	}
+	on_plaintext(s, t->buffer, length,
+		     is_read(call) ? DIRECTION_RECEIVED : DIRECTION_SENT);
+	return 0;
+}
+
+/* ---- sockets ---- */
+
+/* Where the bytes of the socket call in progress lie: the first vector; 0 if that is not told. */
+INLINE __u64 first_bytes(__u64 *length)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct user_bytes user = {};
+	struct user_vector vector;
+
+	if (is_multi_message_call() || find_user_bytes(task, &user, *length))
+		return 0;
+	if (!user.count)
+		return user.address;
+	if (bpf_probe_read_user(&vector, sizeof(vector), (void *)user.address))
+		return 0;
+	if (*length > vector.length)
+		*length = vector.length;
+	return vector.base;
+}
+
+/* A record passed on `sk` while the thread is in a TLS call: the session's socket. */
+INLINE void on_inner_call(struct tls_thread *t, struct sock *sk, const struct record_header *h)
+{
+	tgid_t tgid = bpf_get_current_pid_tgid() >> 32;
+	struct session *s = session_get(t->session, tgid);
+	struct place place;
+
+	t->touched = 1;
+	if (!s)
+		return;
+	if (h->bytes[0] == CONTENT_HANDSHAKE && !s->connection.offset[0] &&
+	    !s->connection.offset[1])
+		s->greeted = 1;
+	if (s->owns_socket && s->place.cookie == bpf_get_socket_cookie(sk))
+		return;
+	read_place(sk, &place);
+	bind_session(s, &place);
+	s->owns_socket = 1;
+}
+
+/* Look at the records that `length` received bytes begin with. False: they begin with none. */
+INLINE bool keep_frames(struct tls_thread *t, __u64 address, __u64 length)
+{
+	struct record_header h = {};
+	bool any = false;
+
+	for (int i = 0; i < FRAMES_MAX; i++) {
+		t->frames[i] = 0;
+		if (length < RECORD_HEADER || !read_header(&h, address)) {
+			length = 0;
+			continue;
+		}
+		any = true;
+		if (h.bytes[0] == CONTENT_HANDSHAKE)
+			t->hello = 1;
+		else if (h.bytes[0] == CONTENT_DATA)
+			t->frames[i] = record_length(&h);
+		address += RECORD_HEADER + record_length(&h);
+		length = length > RECORD_HEADER + record_length(&h)
+				 ? length - RECORD_HEADER - record_length(&h)
+				 : 0;
+	}
+	return any;
+}
+
+INLINE bool may_carry_tls(struct sock *sk, int result)
+{
+	return result > 0 && is_watched(bpf_get_current_pid_tgid() >> 32) &&
+	       carries_a_stream(sk) && belongs_to_a_process(sk);
+}
+
+SEC("tp_btf/sock_recv_length")
+int tls_received(__u64 *context)
+{
+	struct sock *sk = (void *)context[0];
+	int result = context[1], flags = context[2];
+	__u64 length = result, address;
+	struct record_header h = {};
+	struct tls_thread *t;
+	bool again;
+
+	if (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB | MSG_TRUNC))
+		return 0;
+	if (!result) {
+		t = tls_thread_get(0);
+		if (t && t->call)
+			t->ended = 1;
+		return 0;
+	}
+	if (!may_carry_tls(sk, result))
+		return 0;
+	t = tls_thread_get(BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!t)
+		return 0;
+	address = first_bytes(&length);
+	if (t->call) {
+		t->touched = 1;
+		if (address && length >= RECORD_HEADER && read_header(&h, address))
+			on_inner_call(t, sk, &h);
+		return 0;
+	}
+	again = t->received.cookie == bpf_get_socket_cookie(sk);
+	t->written = 0;
+	t->hello = 0;
+	/* Two sockets read before a TLS call: which one is that call's nobody knows. */
+	t->fresh = (t->claimed || again || !t->received.cookie) && address;
+	t->claimed = 0;
+	if (!keep_frames(t, address, length)) {
+		t->fresh = 0;
+		t->claimed = 1;
+	}
+	if (!again)
+		read_place(sk, &t->received);
+	return 0;
+}
+
+SEC("tp_btf/sock_send_length")
+int tls_sent(__u64 *context)
+{
+	struct sock *sk = (void *)context[0];
+	int result = context[1];
+	__u64 length = result, address;
+	struct record_header h = {};
+	struct tls_thread *t;
+	struct session *s;
+	__u32 written;
+
+	if (!may_carry_tls(sk, result))
+		return 0;
+	t = tls_thread_get(0);
+	if (!t || (!t->call && !t->written))
+		return 0;
+	written = t->written;
+	t->written = 0;
+	address = first_bytes(&length);
+	if (t->call)
+		t->touched = 1;
+	if (!address || length < RECORD_HEADER || !read_header(&h, address))
+		return 0;
+	if (t->call) {
+		on_inner_call(t, sk, &h);
+		return 0;
+	}
+	if (written > PLAINTEXT_MAX)
+		written = PLAINTEXT_MAX;
+	s = session_find(t->writer, bpf_get_current_pid_tgid() >> 32);
+	if (s && h.bytes[0] == CONTENT_DATA && implies(written, record_length(&h)) &&
+	    !s->owns_socket && s->place.cookie != bpf_get_socket_cookie(sk)) {
+		struct place place;
+
+		read_place(sk, &place);
+		take_evidence(s, &place);
+	}
+	return 0;
+}

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes on functions of a library, in one process at a time: plaintext of TLS (bpf/tls.bpf.c).
+
+A link is a ``BPF_TRACE_UPROBE_MULTI`` link (kernel 6.6, commit 89ae89f53d20): it needs CAP_BPF and
+CAP_PERFMON, changes the text of the one process that it names and of no other, and goes with its
+file descriptor. libbpf 1.1 does not know it, so it is made by bpf(2) itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from otelauto.errors import KernelError
+from otelauto.kernel.objects import BpfObject, Probe, ProgramCost
+
+# The maps that the socket programs and these work on together; theirs are used.
+SHARED_MAPS: Final = (
+    "targets", "counters", "records", "events", "shared",
+    "connections", "connection_verdicts", "endpoint_verdicts", "slot_cursors",
+)  # fmt: skip
+TRACE_UPROBE_MULTI: Final = 48  # enum bpf_attach_type
+SYS_BPF: Final = 321  # x86-64
+LINK_CREATE: Final = 28
+# union bpf_attr: prog_fd, target_fd, attach_type, flags; path, offsets, ref_ctr_offsets, cookies,
+# cnt, flags, pid; and zeros.
+LINK_ATTRIBUTES: Final = struct.Struct("<IIIIQQQQIII12x")
+RETURN: Final = 1  # BPF_F_UPROBE_MULTI_RETURN
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A place in a file, where a function begins. ``cookie`` is what the program is told there.
+
+    ``returns``: the function's return is watched, too.
+    """
+
+    offset: int
+    cookie: int
+    returns: bool
+
+
+@dataclass(slots=True)
+class Link:
+    """Probes in one process's mapping of one file; closing takes them out of its text."""
+
+    descriptors: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Take the probes out; takes the kernel some tens of ms. May be called again."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+
+class LibraryProbes:
+    """The programs of ``tls.bpf.o``, sharing the maps of the socket programs.
+
+    Nothing of them runs until :meth:`link` has made a link: only then are the programs attached
+    that look at sockets. Raises KernelError where the kernel does not take them.
+    """
+
+    def __init__(self, sockets: BpfObject, cpus: int, system_wide: bool) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        with ExitStack() as undo:
+            self._object = BpfObject("tls")
+            undo.callback(self._object.close)
+            for program in ("tls_enter", "tls_return"):
+                self._object.set_attach_type(program, TRACE_UPROBE_MULTI)
+            for name in SHARED_MAPS:
+                self._object.share_map(name, sockets)
+            self._object.multiply_map("workspaces", cpus)
+            self._object.set_constants(system_wide=int(system_wide))
+            for probe in self._object.load():
+                raise KernelError(f"{probe.name} cannot be attached: {probe.why}")
+            undo.pop_all()
+
+    def watch_sockets(self) -> list[Probe]:
+        """Attach the programs that look at sockets, unless they are; what became of each."""
+        return self._object.attach()
+
+    def leave_sockets(self) -> None:
+        """Detach them: sockets cost nothing more than before."""
+        self._object.detach()
+
+    def link(self, tgid: int, path: str, spots: Sequence[Spot]) -> Link:
+        """Put probes at ``spots`` of the file ``path``, in process ``tgid`` only.
+
+        Raises KernelError with the reason when the kernel refuses, KernelError with the cause
+        ProcessLookupError when there is no such process.
+        """
+        link = Link()
+        ends = [spot for spot in spots if spot.returns]
+        try:
+            # Returns first: one that comes without its beginning is passed over.
+            if ends:
+                link.descriptors.append(self._create("tls_return", tgid, path, ends, RETURN))
+            link.descriptors.append(self._create("tls_enter", tgid, path, spots, 0))
+        except OSError as error:
+            link.close()
+            raise KernelError(_refusal(error)) from error
+        return link
+
+    def _create(
+        self, program: str, tgid: int, path: str, spots: Sequence[Spot], flags: int
+    ) -> int:
+        name = ctypes.create_string_buffer(os.fsencode(path))
+        offsets = (ctypes.c_uint64 * len(spots))(*(spot.offset for spot in spots))
+        cookies = (ctypes.c_uint64 * len(spots))(*(spot.cookie for spot in spots))
+        packed = LINK_ATTRIBUTES.pack(
+            self._object.program_fd(program), 0, TRACE_UPROBE_MULTI, 0,
+            ctypes.addressof(name), ctypes.addressof(offsets), 0, ctypes.addressof(cookies),
+            len(spots), flags, tgid,
+        )  # fmt: skip
+        attributes = ctypes.create_string_buffer(packed, len(packed))
+        fd: int = self._libc.syscall(SYS_BPF, LINK_CREATE, attributes, len(packed))
+        if fd < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return fd
+
+    def costs(self) -> list[ProgramCost]:
+        """What the kernel counted of each program."""
+        return self._object.costs()
+
+    def memory(self) -> int:
+        """Bytes of the maps that are not the socket programs' as well."""
+        sizes = self._object.map_memory()
+        return sum(size for name, size in sizes.items() if name not in SHARED_MAPS)
+
+    def close(self) -> None:
+        """Detach and unload; links have to be closed before."""
+        self._object.close()
+
+
+def _refusal(error: OSError) -> str:
+    if error.errno == errno.EINVAL:
+        return "the kernel has no links to several places of a file (uprobe_multi, Linux 6.6)"
+    return f"the kernel refuses the probes: {error.strerror}"
