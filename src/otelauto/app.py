@@ -106,6 +106,7 @@ class App:
         self._kernel_memory = 0
         self._gauges: dict[str, float] = {}
         self._told: set[tuple[str, str]] = set()
+        self._unread_before: set[tuple[str, str]] = set()
 
     def run(self, stop: Stop) -> None:
         """Watch and publish until ``stop``."""
@@ -155,6 +156,7 @@ class App:
         self.flows.shorten_heads(step >= Step.SHORT_HEADS)
         self.publisher.keep_spans(SPAN_SHARES[step])
         capture = self.watcher.capture
+        self.watcher.plaintext.pause(step is Step.DETACHED)
         if step is Step.DETACHED:
             capture.pause()
             self.flows.interrupt()
@@ -177,12 +179,15 @@ class App:
             self._tell_unread()
 
     def _tell_unread(self) -> None:
-        """Say once of each endpoint that its traffic cannot be read, and why."""
-        for unread in self.flows.connections().unread:
-            key = (unread.carries, unread.endpoint)
-            if key not in self._told:
-                self._told.add(key)
-                log.warning("traffic of %s is not read: it carries %s", key[1], key[0])
+        """Say once of each endpoint that its traffic cannot be read, and why.
+
+        Not at first sight: the plaintext may come beside it a moment later.
+        """
+        unread = {(row.carries, row.endpoint) for row in self.flows.connections().unread}
+        for carries, endpoint in sorted((unread & self._unread_before) - self._told):
+            log.warning("traffic of %s is not read: it carries %s", endpoint, carries)
+        self._told |= unread & self._unread_before
+        self._unread_before = unread
 
     def _on_target(self, _tgid: int, _service: Service) -> None:
         self.publisher.changed()

@@ -26,6 +26,7 @@ from otelauto.errors import KernelError, OtelautoError
 from otelauto.flows.vocabulary import Verdict
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.kernel.ring import Take
+from otelauto.plaintext import Plaintext
 from otelauto.services import Services
 from otelauto.spans.span import Service
 from otelauto.verdicts import put_verdict
@@ -42,6 +43,7 @@ EVENTS_BUDGET_S: Final = 0.05  # of a turn
 BUSY_COUNT_S: Final = 1.0
 IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
 WARN_INTERVAL_S: Final = 60.0
+LIBRARIES_WAIT_S: Final = 5.0  # at start, for probes in what is mapped already
 
 RECORDS_PRODUCED: Final = Meaning(
     "kernel_records_produced", "Records that the kernel half produced, delivered or dropped."
@@ -61,7 +63,8 @@ SEGMENTS_UNREAD: Final = Meaning(
     "kernel_segments_unread",
     "Segments whose bytes passed but could not be copied. fault: memory not readable; compat_task: "
     "a 32-bit caller; other_call: sendfile, splice, io_uring; message_trunc: MSG_TRUNC; vectors: "
-    "more I/O vectors than are read.",
+    "more I/O vectors than are read; plaintext_busy, plaintext_call: TLS calls, no room to put a "
+    "record together, or displaced by another on the thread.",
     "reason",
 )
 BYTES_UNREAD: Final = Meaning("kernel_bytes_unread", "Bytes of the segments that were not copied.")
@@ -93,6 +96,8 @@ KERNEL_COUNTERS: Final[dict[abi.Counter, tuple[Meaning, str]]] = {
     abi.Counter.UNREAD_VECTORS: (SEGMENTS_UNREAD, "vectors"),
     abi.Counter.BYTES_UNREAD: (BYTES_UNREAD, ""),
     abi.Counter.BYTES_UNSEEN: (BYTES_UNSEEN, ""),
+    abi.Counter.UNREAD_PLAINTEXT_BUSY: (SEGMENTS_UNREAD, "plaintext_busy"),
+    abi.Counter.UNREAD_PLAINTEXT_CALL: (SEGMENTS_UNREAD, "plaintext_call"),
     abi.Counter.EVENTS_PRODUCED: (EVENTS_PRODUCED, ""),
 }
 
@@ -153,8 +158,11 @@ class Watcher:
                 ),
                 excluded=(own,),
                 listen_ports=[(0, 65535)] if selector.system_wide else selector.open_ports,
+                libraries=config.ebpf.tls_plaintext,
             )
         )
+        capture = self.capture
+        self.plaintext = Plaintext(capture.libraries, capture.libraries_refused, counters)
         self.services = Services()
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
         self._events: deque[abi.ProcessEvent] = deque()
@@ -172,6 +180,7 @@ class Watcher:
     def start(self) -> None:
         """The first look at /proc; raises KernelError if it can find nothing, now or later."""
         self._apply(self.discovery.scan(deep=True))
+        self.plaintext.settle(LIBRARIES_WAIT_S)
         if not self.discovery.targets():
             self._check_that_waiting_helps()
 
@@ -266,7 +275,16 @@ class Watcher:
         self._events.extend(self.capture.drain_events())
         give_up_at = time.monotonic() + EVENTS_BUDGET_S
         while self._events and time.monotonic() < give_up_at:
-            self._apply(self._changes(self._events.popleft()))
+            event = self._events.popleft()
+            self._apply(self._changes(event))
+            self._look_again(event)
+
+    def _look_again(self, event: abi.ProcessEvent) -> None:
+        """A target that runs another program, or listens now, may have other libraries."""
+        target = self.discovery.targets().get(event.tgid)
+        kinds = (abi.ProcessEventKind.PROCESS_EXEC, abi.ProcessEventKind.PROCESS_LISTEN)
+        if target is not None and event.kind in kinds:
+            self.plaintext.look(event.tgid, target.identity.language)
 
     def _changes(self, event: abi.ProcessEvent) -> Changes:
         match event.kind:
@@ -286,6 +304,7 @@ class Watcher:
         for tgid in changes.stopped:
             self._refused.pop(tgid, None)
             self.capture.unwatch(tgid)
+            self.plaintext.forget(tgid)
             self.services.remove(tgid)
             self._gone.append(tgid)
         for target in changes.started:
@@ -313,6 +332,7 @@ class Watcher:
         self._refused.pop(tgid, None)
         if target is not None:
             self._name_when_drained(target)
+            self.plaintext.look(tgid, target.identity.language)
             log.info(
                 "instrumenting service=%s pid=%d reason=%s ports=%s",
                 target.service_name,
@@ -367,6 +387,7 @@ class Watcher:
 
     def finish(self, take: Take) -> None:
         """Stop capturing, then read the last records and totals."""
+        self.plaintext.close()
         self.capture.detach()
         self.poll_processes()
         self.drain(take)
@@ -374,4 +395,5 @@ class Watcher:
 
     def close(self) -> None:
         """Detach and unload."""
+        self.plaintext.close()
         self.capture.close()

@@ -57,6 +57,12 @@ class Ebpf:
         env=("SYSTEM_WIDE",),
         flags=("--system-wide",),
     )
+    tls_plaintext: bool = setting(
+        True,
+        kinds.BOOLEAN,
+        "Read what watched processes send and receive through OpenSSL or GnuTLS, by probes on "
+        "the library's functions. They cost the service most of what otelauto costs it.",
+    )
     bpf_debug: bool = setting(
         False,
         kinds.BOOLEAN,

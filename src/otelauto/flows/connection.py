@@ -14,7 +14,7 @@ from otelauto.flows.conversation import Conversation, Entry
 from otelauto.flows.endpoints import GENEROUS, Endpoint, Endpoints, key_of
 from otelauto.flows.records import ends
 from otelauto.flows.state import State
-from otelauto.flows.stream import ByteStream
+from otelauto.flows.stream import ByteStream, append_segment
 from otelauto.flows.vocabulary import (
     Address,
     Desync,
@@ -41,7 +41,6 @@ WORTHWHILE = 64
 GENEROUS_EXCHANGES = 32  # after missing bytes, before less is copied again
 
 _TURN_START = int(SegmentFlag.FLAG_TURN_START)
-_TAIL = int(SegmentFlag.FLAG_TAIL)
 _MIDSTREAM = int(SegmentFlag.FLAG_MIDSTREAM)
 _UNKNOWN_ENDS = (Address(Family.INET, ""), Address(Family.INET, ""))
 
@@ -125,6 +124,12 @@ class Connection:
         self.netns = opening.netns
         if not self.carries:
             self._serves = opening.role != SocketRole.ROLE_CLIENT
+
+    def is_ciphertext(self) -> None:
+        """Its plaintext is read elsewhere: nothing is read here, and nobody need be told."""
+        if not self.ignored:
+            self.finish("lost")
+            self._ignore("tls", tell=False)
 
     @property
     def ignored(self) -> bool:
@@ -217,7 +222,7 @@ class Connection:
         try:
             stream, conversation = self.streams[segment.direction], self._conversation
             jumped = stream.end < segment.offset > stream.position
-            _append(stream, segment, payload)
+            append_segment(stream, segment, payload)
             if conversation is not None:
                 role = Role.REQUEST if self._is_request(segment) else Role.RESPONSE
                 if jumped and not conversation.bears_hole(role):
@@ -336,7 +341,7 @@ class Connection:
         self.streams[1 - segment.direction].discard()
         stream = self.streams[segment.direction]
         stream.restart(segment.offset)
-        _append(stream, segment, payload)
+        append_segment(stream, segment, payload)
         if self._recognizer is not None:
             self._state = State.LOST
         if self._desyncs >= DESYNCS_MAX:
@@ -364,16 +369,17 @@ class Connection:
             Verdict(verdict.mode, verdict.want, verdict.start, connection=self.cookie)
         )
 
-    def _ignore(self, carries: str) -> None:
+    def _ignore(self, carries: str, tell: bool = True) -> None:
         """Read nothing any more, and have nothing copied."""
         hub = self._hub
         self._state = State.IGNORED
         self._conversation = None
         self.carries = carries
         self.streams = (ByteStream(), ByteStream())
-        hub.counters.add(meanings.CONNECTIONS_UNREAD, label=carries)
         self._say(Verdict(CaptureMode.MODE_NOTHING))
-        hub.unread(self)
+        if tell:
+            hub.counters.add(meanings.CONNECTIONS_UNREAD, label=carries)
+            hub.unread(self)
 
     def ending(self, segment: Segment) -> bool:
         """Take the end of a direction or of both; ``True``: no record of the connection follows."""
@@ -492,8 +498,3 @@ class Connection:
         own = self._has_own_verdict(endpoint)
         if own and endpoint.verdict is not None and endpoint.verdict is not self._applied:
             self._say(endpoint.verdict)
-
-
-def _append(stream: ByteStream, segment: Segment, payload: bytes) -> None:
-    tail = segment.tail if segment.flags & _TAIL else b""
-    stream.append(segment.offset, segment.length, payload, tail, segment.time, segment.tcp_sequence)

@@ -56,8 +56,14 @@ CONNECTIONS_EXPIRED: Final = Meaning(
 )
 CONNECTIONS_UNREAD: Final = Meaning(
     "flows_connections_unread",
-    "Connections that are not read, by what they carry: tls (ciphertext), a protocol that is only "
+    "Connections that are not read, by what they carry: tls (ciphertext; the plaintext may be read "
+    "beside it), a protocol that is only "
     "recognised, upgraded (a tunnel or WebSocket after its handshake), unknown, or desync (taken "
     "for a protocol in error).",
     "carries",
+)
+SESSIONS_UNPROVEN: Final = Meaning(
+    "flows_sessions_unproven",
+    "TLS sessions whose plaintext began before it was proven which connection carries them; their "
+    "peer is not known until it is.",
 )

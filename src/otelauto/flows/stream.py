@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 
+from otelauto.abi import Segment, SegmentFlag
 from otelauto.flows.vocabulary import Desync
 
 # Known bytes a stream holds for its parser at most. A parser gives up on a head long before.
 HELD_MAX = 256 * 1024
+
+_TAIL = int(SegmentFlag.FLAG_TAIL)
 
 
 class ByteStream:
@@ -166,3 +169,9 @@ class ByteStream:
     def last_bytes(self) -> bytes:
         """The last bytes that passed, up to 8, as far as they are known."""
         return self._last
+
+
+def append_segment(stream: ByteStream, segment: Segment, payload: bytes) -> None:
+    """Take what a record says of a direction; raises :class:`Desync` as ``append`` does."""
+    tail = segment.tail if segment.flags & _TAIL else b""
+    stream.append(segment.offset, segment.length, payload, tail, segment.time, segment.tcp_sequence)

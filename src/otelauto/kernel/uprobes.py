@@ -15,10 +15,13 @@ import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
+from otelauto import abi
 from otelauto.errors import KernelError
 from otelauto.kernel.objects import BpfObject, Probe, ProgramCost
+
+TlsCall: TypeAlias = abi.TlsCall
 
 # The maps that the socket programs and these work on together; theirs are used.
 SHARED_MAPS: Final = (
@@ -36,14 +39,10 @@ RETURN: Final = 1  # BPF_F_UPROBE_MULTI_RETURN
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A place in a file, where a function begins. ``cookie`` is what the program is told there.
-
-    ``returns``: the function's return is watched, too.
-    """
+    """A place in a file, by its offset in bytes, where a function of that kind begins."""
 
     offset: int
-    cookie: int
-    returns: bool
+    call: TlsCall
 
 
 @dataclass(slots=True)
@@ -95,7 +94,7 @@ class LibraryProbes:
         ProcessLookupError when there is no such process.
         """
         link = Link()
-        ends = [spot for spot in spots if spot.returns]
+        ends = [spot for spot in spots if spot.call is not TlsCall.TLS_FREE]
         try:
             # Returns first: one that comes without its beginning is passed over.
             if ends:
@@ -106,12 +105,10 @@ class LibraryProbes:
             raise KernelError(_refusal(error)) from error
         return link
 
-    def _create(
-        self, program: str, tgid: int, path: str, spots: Sequence[Spot], flags: int
-    ) -> int:
+    def _create(self, program: str, tgid: int, path: str, spots: Sequence[Spot], flags: int) -> int:
         name = ctypes.create_string_buffer(os.fsencode(path))
         offsets = (ctypes.c_uint64 * len(spots))(*(spot.offset for spot in spots))
-        cookies = (ctypes.c_uint64 * len(spots))(*(spot.cookie for spot in spots))
+        cookies = (ctypes.c_uint64 * len(spots))(*(spot.call for spot in spots))
         packed = LINK_ATTRIBUTES.pack(
             self._object.program_fd(program), 0, TRACE_UPROBE_MULTI, 0,
             ctypes.addressof(name), ctypes.addressof(offsets), 0, ctypes.addressof(cookies),

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes in the TLS libraries of watched processes: made when one is mapped, gone with the process.
+
+The kernel takes tens of ms to change a process's text and waits for others meanwhile. So a thread
+of its own does it, told by the one that knows the targets.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import resource
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from otelauto.counters import Counters, Meaning
+from otelauto.discover.mappings import Mapped, opening_path, read_mapped
+from otelauto.discover.tls_libraries import TlsLibrary, find_library, is_candidate, unseen
+from otelauto.errors import KernelError
+from otelauto.kernel.uprobes import LibraryProbes, Link, Spot
+
+log = logging.getLogger("otelauto")
+
+LINKS_REFUSED: Final = Meaning(
+    "tls_links_refused", "TLS libraries of watched processes into which no probe could be put."
+)
+# A program maps its libraries a moment after it was started, and may load one at any time.
+LOOKS_AFTER_S: Final = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+LOOK_INTERVAL_S: Final = 5.0
+ENOUGH_DESCRIPTORS: Final = 256  # left for everything else
+LINKS_MAX: Final = 2048
+FILES_MAX: Final = 256  # of which it is remembered what is in them
+
+
+@dataclass(slots=True)
+class Found:
+    """A TLS library in a process. ``state`` is attached or refused, for the reason ``why``."""
+
+    library: str
+    path: str
+    state: str
+    why: str = ""
+    link: Link | None = None
+
+
+@dataclass(slots=True)
+class Looked:
+    """What is known of one process. ``size`` is of its memory, when it was looked at last."""
+
+    language: str
+    found: dict[tuple[str, int], Found | None] = field(default_factory=dict)  # None: no library
+    size: bytes = b""
+    looks: int = 0
+    due: float = 0.0  # when it is looked at again
+
+
+class Plaintext:
+    """The links of all targets. ``probes`` is ``None`` where there can be none, for ``why``.
+
+    All methods but the thread's own are for one thread, that of the targets.
+    """
+
+    def __init__(
+        self, probes: LibraryProbes | None, why: str, counters: Counters, root: str = "/proc"
+    ) -> None:
+        self._probes = probes
+        self._counters = counters
+        self._root = root
+        self.why = why
+        self._processes: dict[int, Looked] = {}
+        self._due: list[tuple[float, int]] = []
+        self._gone: list[Looked] = []
+        self._known: dict[tuple[int, ...], tuple[TlsLibrary, list[Spot]] | None] = {}
+        self._paused = self._stopping = False
+        self._news = threading.Condition()
+        self._thread: threading.Thread | None = None
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._links_max = min(LINKS_MAX, max(descriptors - ENOUGH_DESCRIPTORS, 16) // 2)
+        self._links = 0
+
+    # ---- told by the thread of the targets ----
+
+    def look(self, tgid: int, language: str) -> None:
+        """A process is watched, or runs another program: see what it has mapped."""
+        if self._probes is None:
+            return
+        with self._news:
+            known = self._processes.setdefault(tgid, Looked(language))
+            known.language, known.looks, known.size = language, 0, b""
+            self._plan(tgid, known, time.monotonic())
+            self._news.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="tls", daemon=True)
+                self._thread.start()
+
+    def forget(self, tgid: int) -> None:
+        """A process is not watched any more."""
+        with self._news:
+            if (known := self._processes.pop(tgid, None)) is not None:
+                self._gone.append(known)
+                self._news.notify()
+
+    def settle(self, seconds: float) -> None:
+        """Wait until every process was looked at once, for so long at most."""
+        with self._news:
+            self._news.wait_for(
+                lambda: all(known.looks for known in self._processes.values()), seconds
+            )
+
+    def pause(self, paused: bool) -> None:
+        """Leave all processes' text, or go back into it."""
+        with self._news:
+            if paused is self._paused:
+                return
+            self._paused = paused
+            for tgid, known in self._processes.items():
+                self._plan(tgid, known, time.monotonic())
+            self._news.notify()
+
+    def close(self) -> None:
+        """Take all probes out. May be called again."""
+        with self._news:
+            self._stopping = True
+            self._gone.extend(self._processes.values())
+            self._processes.clear()
+            self._news.notify()
+        if self._thread is not None:
+            self._thread.join()
+        self._release()
+
+    def report(self, tgid: int) -> Mapping[str, object]:
+        """What is seen of one process's TLS: its libraries, and why not."""
+        with self._news:
+            known = self._processes.get(tgid)
+            found = [] if known is None else [one for one in known.found.values() if one]
+            rows = [
+                {"library": one.library, "path": one.path, "state": one.state, "why": one.why}
+                for one in found
+            ]
+            why = self.why
+            if not rows and known is not None:
+                why = unseen(f"{self._root}/{tgid}/exe", known.language)
+        return {"libraries": rows, "why": why}
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._release()
+            with self._news:
+                tgid = self._next()
+            if tgid is not None:
+                self._look(tgid)
+            with self._news:
+                self._news.notify_all()
+        self._release()
+
+    def _next(self) -> int | None:
+        """The process to look at now; waits for one, or for news. With the lock held."""
+        if self._stopping or self._gone:
+            return None
+        now = time.monotonic()
+        if not self._due or self._due[0][0] > now:
+            self._news.wait(self._due[0][0] - now if self._due else None)
+            return None
+        due, tgid = heapq.heappop(self._due)
+        known = self._processes.get(tgid)
+        return tgid if known is not None and known.due == due else None
+
+    def _plan(self, tgid: int, known: Looked, due: float) -> None:
+        """Look at a process then, and not when it was planned before. With the lock held."""
+        known.due = due
+        heapq.heappush(self._due, (due, tgid))
+
+    def _release(self) -> None:
+        """Close the links of processes that are not watched any more."""
+        while self._gone:
+            for found in self._gone.pop().found.values():
+                if found is not None and found.link is not None:
+                    found.link.close()
+                    self._links -= 1
+        if not self._links and self._probes is not None:
+            self._probes.leave_sockets()
+
+    def _look(self, tgid: int) -> None:
+        """Bring one process's links up to date, and say when to look again."""
+        known = self._processes.get(tgid)
+        if known is None:
+            return
+        if self._paused:
+            self._gone.append(Looked("", known.found))
+            known.found, known.size = {}, b""
+        elif self._has_changed(tgid, known):
+            mapped = read_mapped(self._root, tgid)
+            if mapped is not None:
+                self._compare(tgid, known, mapped)
+        with self._news:
+            known.looks += 1
+            if self._processes.get(tgid) is known:
+                self._plan(tgid, known, self._again(known.looks))
+
+    @staticmethod
+    def _again(looks: int) -> float:
+        """When a process that was looked at so often is looked at again; later, all at once."""
+        now = time.monotonic()
+        if looks < len(LOOKS_AFTER_S):
+            return now + LOOKS_AFTER_S[looks] - LOOKS_AFTER_S[looks - 1]
+        return now + LOOK_INTERVAL_S - now % LOOK_INTERVAL_S
+
+    def _has_changed(self, tgid: int, known: Looked) -> bool:
+        """Whether something was mapped or unmapped; the list of mappings costs far more to read."""
+        try:
+            with open(f"{self._root}/{tgid}/statm", "rb") as file:  # noqa: PTH123
+                size = file.read().split()[0]
+        except (OSError, IndexError):
+            return False
+        changed, known.size = size != known.size, size
+        return changed
+
+    def _compare(self, tgid: int, known: Looked, mapped: list[Mapped]) -> None:
+        files = {(one.device, one.inode): one for one in mapped}
+        for key in known.found.keys() - files.keys():
+            gone = known.found.pop(key)
+            if gone is not None:
+                self._gone.append(Looked("", {key: gone}))
+        program = file_of(f"{self._root}/{tgid}/exe")
+        for key in files.keys() - known.found.keys():
+            if self._stopping or self._processes.get(tgid) is not known:
+                return
+            is_program = bool(program) and program[1] == files[key].inode
+            known.found[key] = self._put(tgid, files[key], is_program=is_program)
+
+    def _put(self, tgid: int, mapped: Mapped, *, is_program: bool) -> Found | None:
+        """Put probes into a file's functions, if it has any that are known."""
+        if not is_candidate(mapped, is_program):
+            return None
+        path = opening_path(self._root, tgid, mapped)
+        if path is None:
+            if is_program:
+                return None
+            return self._refuse(Found("?", mapped.path, "refused", "the file cannot be opened"))
+        contents = self._contents(path)
+        if contents is None:
+            return None
+        library, spots = contents
+        found = Found(library.name, mapped.path, "attached")
+        try:
+            found.link = self._link(tgid, path, spots)
+        except KernelError as error:
+            return self._refuse(Found(library.name, mapped.path, "refused", error.message))
+        log.info("reading the plaintext of %s pid=%d file=%s", library.name, tgid, mapped.path)
+        return found
+
+    def _contents(self, path: str) -> tuple[TlsLibrary, list[Spot]] | None:
+        """What is in a file, looked up once: workers have the same."""
+        key = file_of(path)
+        if key not in self._known:
+            if len(self._known) >= FILES_MAX:
+                self._known.clear()
+            self._known[key] = find_library(path)
+        return self._known[key]
+
+    def _link(self, tgid: int, path: str, spots: list[Spot]) -> Link:
+        assert self._probes is not None
+        if self._links >= self._links_max:
+            raise KernelError(f"{self._links_max} libraries have probes: that is the limit")
+        for probe in self._probes.watch_sockets():
+            if probe.state != "attached":
+                raise KernelError(f"{probe.name} on {probe.hook} is {probe.state}: {probe.why}")
+        link = self._probes.link(tgid, path, spots)
+        self._links += 1
+        return link
+
+    def _refuse(self, found: Found) -> Found:
+        self._counters.add(LINKS_REFUSED)
+        log.warning("no plaintext of %s in %s: %s", found.library, found.path, found.why)
+        return found
+
+
+def file_of(path: str) -> tuple[int, ...]:
+    """What tells a file, with these contents, from all others; empty if it is gone."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
