@@ -265,7 +265,8 @@ class Plaintext:
         return self._known[key]
 
     def _link(self, tgid: int, path: str, spots: list[Spot]) -> Link:
-        assert self._probes is not None
+        if self._probes is None:
+            raise KernelError(self.why)
         if self._links >= self._links_max:
             raise KernelError(f"{self._links_max} libraries have probes: that is the limit")
         for probe in self._probes.watch_sockets():
@@ -284,7 +285,7 @@ class Plaintext:
 def file_of(path: str) -> tuple[int, ...]:
     """What tells a file, with these contents, from all others; empty if it is gone."""
     try:
-        found = os.stat(path)
+        found = os.stat(path)  # noqa: PTH116
     except OSError:
         return ()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: PTH123  (plain strings, as in procfs.py)
+# ruff: noqa: PTH116, PTH123  (plain strings, as in procfs.py)
 """Which files a process runs code of (``/proc/PID/maps``, proc(5)), and how to open each of them.
 
 A file may have been replaced on disk since, or lie in another mount namespace.

@@ -68,7 +68,7 @@ UNSEEN: Final = {
 
 
 def is_candidate(mapped: Mapped, is_program: bool) -> bool:
-    """Whether a file is worth looking into: the program itself, and what is called like a library."""
+    """Whether a file is worth looking into: the program, or what is called like a library."""
     return is_program or any(library.file.search(mapped.name) for library in LIBRARIES)
 
 

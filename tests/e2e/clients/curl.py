@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = 4
+SCHEME = "https" if "CLIENT_TLS" in os.environ else "http"
 TOGETHER = 16  # requests of one curl
 # Config file of each request; "fail-early" ends curl at the first that fails.
 COMMON = """\
 silent
 show-error
 fail-early
+insecure
 include
 max-time = 30
 expect100-timeout = 10
@@ -39,7 +42,7 @@ def options(planned: Planned, port: str, directory: Path) -> str:
     """The part of a config file (curl(1), ``--config``) that makes curl send ``planned``."""
     ident = planned["id"]
     lines = [
-        f'url = "http://127.0.0.1:{port}{planned["path"]}"',
+        f'url = "{SCHEME}://127.0.0.1:{port}{planned["path"]}"',
         f'output = "{directory / ident}"',
         f'header = "X-Request-Id: {ident}"',
         'header = "Expect: 100-continue"' if planned["style"] == "expect" else 'header = "Expect:"',

@@ -2,15 +2,17 @@
 """An HTTP/1 client on bare sockets: it decides what every packet holds, and keeps a record.
 
 Usage: ``raw.py PLAN LOG PORT`` with PLAN and LOG in JSON lines (see ``harness/plan.py`` for the
-former). Requests that share a ``group`` are pipelined in one write. Any answer that is not whole
-and well-formed ends the client with an error.
+former); with CLIENT_TLS in its environment it speaks TLS. Requests that share a ``group`` are
+pipelined in one write. Any answer that is not whole and well-formed ends the client with an error.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
+import ssl
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = 4
+TLS = ssl._create_unverified_context() if "CLIENT_TLS" in os.environ else None
 Planned = dict[str, Any]
 Record = dict[str, Any]
 
@@ -29,6 +32,8 @@ class Connection:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.local_port: int = self._socket.getsockname()[1]
+        if TLS is not None:
+            self._socket = TLS.wrap_socket(self._socket)
         self._ahead = b""
         self.used = 0
 

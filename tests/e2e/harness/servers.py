@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.certificates import self_signed
 from tests.e2e.harness.plan import Features
 from tests.e2e.harness.process import Process, accepts, free_port
 
@@ -34,6 +35,7 @@ class Server:
     features: Features = COMMON
     env: Mapping[str, str] = field(default_factory=dict)
     upstream: bool = False
+    tls: bool = False  # it is told its certificate and key by TLS_CERT and TLS_KEY
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ def _python(script: str) -> Callable[[int, Path], list[str | Path]]:
 def _gunicorn(bind: str) -> list[str | Path]:
     words = "-m gunicorn --workers 4 --worker-class gthread --threads 4 --keep-alive 60"
     return [sys.executable, *words.split(), "--bind", bind, "flask_app:application"]
+
+
+def _uvicorn_tls(port: int, directory: Path) -> list[str | Path]:
+    cert, key = certificate(directory)
+    return [*_uvicorn(port, directory), "--ssl-certfile", cert, "--ssl-keyfile", key]
 
 
 def _uvicorn(port: int, _: Path) -> list[str | Path]:
@@ -82,12 +89,16 @@ def _epoll(*options: str) -> Callable[[int, Path], list[str | Path]]:
     return command
 
 
-def _nginx(configuration: str) -> Callable[[int, Path], list[str | Path]]:
+def _nginx(configuration: str, *, tls: bool = False) -> Callable[[int, Path], list[str | Path]]:
     def command(port: int, directory: Path) -> list[str | Path]:
         filled = {
             "@PORT@": str(port), "@DIR@": str(directory), "@LOG@": str(directory / "access.log"),
-            "@UPSTREAM@": str(directory / "upstream.sock"),
+            "@UPSTREAM@": str(directory / "upstream.sock"), "@SSL@": "", "@CERTIFICATE@": "",
         }  # fmt: skip
+        if tls:
+            cert, key = certificate(directory)
+            filled["@SSL@"] = " ssl"
+            filled["@CERTIFICATE@"] = f"ssl_certificate {cert}; ssl_certificate_key {key};"
         for name in (configuration, "common.conf"):
             text = (SERVERS / "nginx" / name).read_text()
             for mark, value in filled.items():
@@ -97,6 +108,12 @@ def _nginx(configuration: str) -> Callable[[int, Path], list[str | Path]]:
         return ["nginx", "-p", directory, "-c", directory / configuration]
 
     return command
+
+
+def certificate(directory: Path) -> tuple[str, str]:
+    """Certificate and key of the server whose files are in ``directory``; made when first asked."""
+    cert, key = directory / "server.pem", directory / "server.key"
+    return (str(cert), str(key)) if cert.exists() else self_signed(directory, "server")
 
 
 def _make_files(directory: Path) -> None:
@@ -134,11 +151,23 @@ ALL = (
     Server("c-epoll-zerocopy", _epoll("-z")),
 )
 
+# The same over TLS: libraries that own the socket (Python's threads, nginx), and such as are handed
+# ciphertext and give it back (asyncio, Node's own OpenSSL inside its program).
+TLS = (
+    Server("python-http.server-tls", _python("http_server.py"), tls=True),
+    Server("nginx-static-tls", _nginx("static.conf", tls=True), ANSWERS_EARLY, tls=True),
+    Server("uvicorn-fastapi-tls", _uvicorn_tls, env=APPLICATION, tls=True),
+    Server("node-https", _node("http.js"), tls=True),
+)
+
 
 @contextlib.contextmanager
 def running(server: Server, directory: Path) -> Iterator[Running]:
     """Starts ``server`` (and what it proxies to) with its files in ``directory``; ends it after."""
     port, log = free_port(), directory / "access.log"
+    tls: dict[str, str] = {}
+    if server.tls:
+        tls = dict(zip(("TLS_CERT", "TLS_KEY"), certificate(directory), strict=True))
     with contextlib.ExitStack() as stack:
         upstream = upstream_log = None
         if server.upstream:
@@ -155,7 +184,7 @@ def running(server: Server, directory: Path) -> Iterator[Running]:
             Process(
                 server.command(port, directory),
                 directory / "server.err",
-                env={"ACCESS_LOG": str(log), **server.env},
+                env={"ACCESS_LOG": str(log), **server.env, **tls},
             )
         )
         process.wait_for(lambda: accepts(port), f"{server.name} listens")

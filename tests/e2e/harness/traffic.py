@@ -23,8 +23,14 @@ def read_lines(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def send(port: int, directory: Path, seed: str, features: Features) -> list[Record]:
-    """All clients at once against ``port``; returns their records, :data:`TOTAL` of them."""
+def send(
+    port: int, directory: Path, seed: str, features: Features, *, tls: bool = False
+) -> list[Record]:
+    """All clients at once against ``port``; returns their records, :data:`TOTAL` of them.
+
+    Over TLS they take any certificate.
+    """
+    environment = {"CLIENT_TLS": "1"} if tls else {}
     raw = [sys.executable, HERE / "clients" / "raw.py"]
     curl = [sys.executable, HERE / "clients" / "curl.py"]
     clients = (
@@ -39,7 +45,8 @@ def send(port: int, directory: Path, seed: str, features: Features) -> list[Reco
             requests = make_plan(f"{seed} {name}", name[0], count, features, raw=is_raw)
             plan.write_text("".join(json.dumps(request) + "\n" for request in requests))
             words = [*command, plan, log, str(port)]
-            started.append((Process(words, directory / f"{name}.err"), log))
+            process = Process(words, directory / f"{name}.err", env=environment)
+            started.append((process, log))
             stack.enter_context(started[-1][0])
         for process, _ in started:
             code = process.popen.wait(90)

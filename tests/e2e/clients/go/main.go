@@ -8,6 +8,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"log"
@@ -49,6 +50,14 @@ type record struct {
 // anonymous hides a reader's length, so that net/http sends chunks.
 type anonymous struct{ io.Reader }
 
+// scheme is https if CLIENT_TLS is in the environment.
+func scheme() string {
+	if _, found := os.LookupEnv("CLIENT_TLS"); found {
+		return "https"
+	}
+	return "http"
+}
+
 func newRequest(plan planned, port string) *http.Request {
 	var body io.Reader
 	text := []byte(strings.Repeat(plan.ID+".", plan.Body/(len(plan.ID)+1)+1)[:plan.Body])
@@ -58,7 +67,7 @@ func newRequest(plan planned, port string) *http.Request {
 	case "chunked":
 		body = anonymous{bytes.NewReader(text)}
 	}
-	request, err := http.NewRequest(plan.Method, "http://127.0.0.1:"+port+plan.Path, body)
+	request, err := http.NewRequest(plan.Method, scheme()+"://127.0.0.1:"+port+plan.Path, body)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -106,6 +115,7 @@ func perform(client *http.Client, plan planned, port string) record {
 
 func newClient() *http.Client {
 	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true},
 		DisableCompression: true, ExpectContinueTimeout: 10 * time.Second}}
 }
 

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The standard library's threading server, HTTP/1.1. Usage: ``http_server.py PORT``."""
+"""The standard library's threading server, HTTP/1.1. Usage: ``http_server.py PORT``.
+
+Over TLS if TLS_CERT and TLS_KEY are set.
+"""
 
 from __future__ import annotations
 
+import os
+import ssl
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,4 +91,12 @@ class Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     ThreadingHTTPServer.request_queue_size = 128
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    if "TLS_CERT" in os.environ:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(os.environ["TLS_CERT"], os.environ["TLS_KEY"])
+        # The handshake is the handler's: accept() must not wait for a client.
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    server.serve_forever()
