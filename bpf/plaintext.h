@@ -139,6 +139,7 @@ INLINE __u64 first_bytes(__u64 *length)
 
 	if (is_multi_message_call() || find_user_bytes(task, &user, *length))
 		return 0;
+	READ_AGAIN(); /* or one instruction loads from the registers and from the stack */
 	if (!user.count)
 		return user.address;
 	if (bpf_probe_read_user(&vector, sizeof(vector), (void *)user.address))

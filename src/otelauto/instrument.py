@@ -162,7 +162,12 @@ class Watcher:
             )
         )
         capture = self.capture
-        self.plaintext = Plaintext(capture.libraries, capture.libraries_refused, counters)
+        self.plaintext = Plaintext(
+            capture.libraries,
+            capture.libraries_refused,
+            counters,
+            go=(capture.go, capture.go_refused),
+        )
         self.services = Services()
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
         self._events: deque[abi.ProcessEvent] = deque()

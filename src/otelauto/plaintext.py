@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from otelauto.counters import Counters, Meaning
+from otelauto.discover.elf import ElfError
 from otelauto.discover.mappings import Mapped, opening_path, read_mapped
-from otelauto.discover.tls_libraries import TlsLibrary, find_library, is_candidate, unseen
+from otelauto.discover.tls_libraries import GO, TlsLibrary, find_library, is_candidate, unseen
+from otelauto.discover.untouched import why_untouched
 from otelauto.errors import KernelError
+from otelauto.kernel.go_probes import GoProbes
 from otelauto.kernel.uprobes import LibraryProbes, Link, Spot
 
 log = logging.getLogger("otelauto")
@@ -65,9 +68,15 @@ class Plaintext:
     """
 
     def __init__(
-        self, probes: LibraryProbes | None, why: str, counters: Counters, root: str = "/proc"
+        self,
+        probes: LibraryProbes | None,
+        why: str,
+        counters: Counters,
+        root: str = "/proc",
+        go: tuple[GoProbes | None, str] = (None, ""),
     ) -> None:
         self._probes = probes
+        self._go, self._why_no_go = go
         self._counters = counters
         self._root = root
         self.why = why
@@ -183,8 +192,9 @@ class Plaintext:
                 if found is not None and found.link is not None:
                     found.link.close()
                     self._links -= 1
-        if not self._links and self._probes is not None:
-            self._probes.leave_sockets()
+        for probes in (self._probes, self._go):
+            if probes is not None and not probes.links:
+                probes.leave_sockets()
 
     def _look(self, tgid: int) -> None:
         """Bring one process's links up to date, and say when to look again."""
@@ -243,13 +253,19 @@ class Plaintext:
             if is_program:
                 return None
             return self._refuse(Found("?", mapped.path, "refused", "the file cannot be opened"))
-        contents = self._contents(path)
+        try:
+            contents = self._contents(path)
+        except ElfError as error:
+            why = f"the program {error}"
+            return self._refuse(Found(GO.name, mapped.path, "refused", why))
         if contents is None:
             return None
         library, spots = contents
+        if why := why_untouched(link_of(f"{self._root}/{tgid}/exe")):
+            return Found(library.name, mapped.path, "excluded", why)
         found = Found(library.name, mapped.path, "attached")
         try:
-            found.link = self._link(tgid, path, spots)
+            found.link = self._link(tgid, path, library, spots)
         except KernelError as error:
             return self._refuse(Found(library.name, mapped.path, "refused", error.message))
         log.info("reading the plaintext of %s pid=%d file=%s", library.name, tgid, mapped.path)
@@ -264,15 +280,16 @@ class Plaintext:
             self._known[key] = find_library(path)
         return self._known[key]
 
-    def _link(self, tgid: int, path: str, spots: list[Spot]) -> Link:
-        if self._probes is None:
-            raise KernelError(self.why)
+    def _link(self, tgid: int, path: str, library: TlsLibrary, spots: list[Spot]) -> Link:
+        probes, why = (self._go, self._why_no_go) if library is GO else (self._probes, self.why)
+        if probes is None:
+            raise KernelError(why)
         if self._links >= self._links_max:
             raise KernelError(f"{self._links_max} libraries have probes: that is the limit")
-        for probe in self._probes.watch_sockets():
+        for probe in probes.watch_sockets():
             if probe.state != "attached":
                 raise KernelError(f"{probe.name} on {probe.hook} is {probe.state}: {probe.why}")
-        link = self._probes.link(tgid, path, spots)
+        link = probes.link(tgid, path, spots)
         self._links += 1
         return link
 
@@ -280,6 +297,14 @@ class Plaintext:
         self._counters.add(LINKS_REFUSED)
         log.warning("no plaintext of %s in %s: %s", found.library, found.path, found.why)
         return found
+
+
+def link_of(path: str) -> str:
+    """What a symbolic link holds; empty if it cannot be read."""
+    try:
+        return os.readlink(path)  # noqa: PTH115
+    except OSError:
+        return ""
 
 
 def file_of(path: str) -> tuple[int, ...]:

@@ -60,7 +60,8 @@ if stale "$built/client" clients/go; then
 	touch "$built/client"
 fi
 if stale "$built/go-servers" servers/go; then
-	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla)
+	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla &&
+		go build -mod=readonly -ldflags='-s -w' -o "$built/nethttp-stripped" ./nethttp)
 	touch "$built/go-servers"
 fi
 if stale "$built/hyper-server" servers/rust; then

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from otelauto.discover import elf
+from otelauto.discover import elf, go_tls
 from otelauto.discover.mappings import Mapped
 from otelauto.discover.symbols import functions
 from otelauto.kernel.uprobes import Spot, TlsCall
@@ -55,13 +55,15 @@ GNUTLS: Final = TlsLibrary(
     },
 )
 LIBRARIES: Final = (OPENSSL, GNUTLS)
+# Has a calling convention of its own, and is found by Go's own tables (go_tls.py).
+GO: Final = TlsLibrary("crypto/tls", re.compile(r"(?!)"), go_tls.CALLS)
 # Without one of each there is nothing to read.
 _READS = (TlsCall.TLS_READ, TlsCall.TLS_READ_OUT)
 _WRITES = (TlsCall.TLS_WRITE, TlsCall.TLS_WRITE_OUT)
 
 # Programs whose TLS is their own: why nothing of it can be seen.
 UNSEEN: Final = {
-    "go": "Go's own TLS (crypto/tls)",
+    "go": "Go without crypto/tls; the TLS of another package is not known",
     "rust": "a TLS library without known functions, as rustls is",
     "java": "the TLS of the Java virtual machine",
 }
@@ -73,7 +75,13 @@ def is_candidate(mapped: Mapped, is_program: bool) -> bool:
 
 
 def find_library(path: str) -> tuple[TlsLibrary, list[Spot]] | None:
-    """The library that the file at ``path`` is or contains, and where its functions are in it."""
+    """The library that the file at ``path`` is or contains, and where its functions are in it.
+
+    Raises ElfError with the reason why a Go program's cannot be probed.
+    """
+    if elf.language(path) == "go":
+        places = go_tls.find_spots(path)
+        return (GO, places) if places else None
     for library in LIBRARIES:
         found = functions(path, library.calls)
         calls = {library.calls[name] for name in found}

@@ -5,26 +5,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from otelauto.errors import KernelError
 from otelauto.kernel.objects import BpfObject
-from otelauto.kernel.uprobes import SHARED_MAPS, LibraryProbes, Link, Spot, refusal
+from otelauto.kernel.uprobes import SHARED_MAPS, LibraryProbes, Link, Spot
 
 KEY: Final = struct.Struct("<QI4x")  # struct goroutine_key
-
-
-@dataclass(frozen=True, slots=True)
-class GoSpots:
-    """Places in a Go program: where functions are entered, and their return instructions."""
-
-    enter: Sequence[Spot]
-    leave: Sequence[Spot]
+# What is known of sessions, and room to put records together, are the other libraries', too.
+LENT_MAPS: Final = ("sessions", "tls_threads", "workspaces")
 
 
 class GoProbes(LibraryProbes):
-    """The programs of ``tls_go.bpf.o``; what is known of sessions is the other libraries', too."""
+    """The programs of ``tls_go.bpf.o``, sharing maps with those of the other libraries."""
 
     OBJECT = "tls_go"
     PROGRAMS = ("go_enter", "go_leave")
@@ -35,36 +27,29 @@ class GoProbes(LibraryProbes):
         self._libraries = libraries
         super().__init__(sockets, cpus, system_wide)
 
-    def _share_maps(self, sockets: BpfObject) -> None:
-        super()._share_maps(sockets)
-        for name in OWN_SHARED:
-            self._object.share_map(name, self._libraries.object)
+    def _arrange_maps(self, sockets: BpfObject, cpus: int) -> None:
+        for name in SHARED_MAPS:
+            self._object.share_map(name, sockets)
+        self._libraries.lend_maps(LENT_MAPS, self._object)
 
-    def link_go(self, tgid: int, path: str, spots: GoSpots) -> Link:
-        """Put probes into process ``tgid``, and into its mapping of the file ``path`` only.
+    def link(self, tgid: int, path: str, spots: Sequence[Spot]) -> Link:
+        """Put probes at ``spots`` of the file ``path``, in process ``tgid`` only.
 
-        Raises KernelError with the reason when the kernel refuses.
+        Never a return probe: returns are places of their own. Raises KernelError as the others do.
         """
-        link = Link()
-        try:
-            # Returns first: one that comes without its beginning is passed over.
-            for program, places in (("go_leave", spots.leave), ("go_enter", spots.enter)):
-                link.descriptors.append(self._create(program, tgid, path, places, 0))
-        except OSError as error:
-            link.close()
-            raise KernelError(refusal(error)) from error
-        return link
+        enter, leave = self.PROGRAMS
+        ends = [spot for spot in spots if spot.leaves]
+        begins = [spot for spot in spots if not spot.leaves]
+        return self._link(tgid, path, [(leave, ends, 0), (enter, begins, 0)])
 
-    def forget(self, tgid: int) -> None:
-        """A process is gone, or has no probes any more: so have the calls that it was in."""
+    def _closed(self, tgid: int) -> None:
+        """What is known of the calls that the process was in is of no use any more."""
+        super()._closed(tgid)
         for key in self._object.keys("go_calls", KEY.size):
             if KEY.unpack(key)[1] == tgid:
                 self._object.delete("go_calls", key)
 
     def memory(self) -> int:
-        """Bytes of the maps that are not other objects' as well."""
+        """Bytes of the maps that no other object has."""
         sizes = self._object.map_memory()
-        return sum(size for name, size in sizes.items() if name not in SHARED_MAPS + OWN_SHARED)
-
-
-OWN_SHARED: Final = ("sessions", "tls_threads", "workspaces")
+        return sum(size for name, size in sizes.items() if name not in SHARED_MAPS + LENT_MAPS)
