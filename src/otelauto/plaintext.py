@@ -19,7 +19,7 @@ from typing import Final
 
 from otelauto.counters import Counters, Meaning
 from otelauto.discover.elf import ElfError
-from otelauto.discover.mappings import Mapped, opening_path, read_mapped
+from otelauto.discover.mappings import Mapped, opening_paths, read_mapped
 from otelauto.discover.tls_libraries import GO, TlsLibrary, find_library, is_candidate, unseen
 from otelauto.discover.untouched import why_untouched
 from otelauto.errors import KernelError
@@ -34,6 +34,7 @@ LINKS_REFUSED: Final = Meaning(
 # A program maps its libraries a moment after it was started, and may load one at any time.
 LOOKS_AFTER_S: Final = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 LOOK_INTERVAL_S: Final = 5.0
+UNKNOWN: Final = "a TLS library"
 ENOUGH_DESCRIPTORS: Final = 256  # left for everything else
 LINKS_MAX: Final = 2048
 FILES_MAX: Final = 256  # of which it is remembered what is in them
@@ -248,27 +249,36 @@ class Plaintext:
         """Put probes into a file's functions, if it has any that are known."""
         if not is_candidate(mapped, is_program):
             return None
-        path = opening_path(self._root, tgid, mapped)
-        if path is None:
-            if is_program:
+        found = Found(UNKNOWN, mapped.path, "refused", "its file cannot be opened")
+        for path in opening_paths(self._root, tgid, mapped):
+            try:
+                contents = self._contents(path)
+            except ElfError as error:
+                found.library, found.why = GO.name, f"the program {error}"
+                break
+            if contents is None:
                 return None
-            return self._refuse(Found("?", mapped.path, "refused", "the file cannot be opened"))
-        try:
-            contents = self._contents(path)
-        except ElfError as error:
-            why = f"the program {error}"
-            return self._refuse(Found(GO.name, mapped.path, "refused", why))
-        if contents is None:
+            found.library = contents[0].name
+            if why := why_untouched(link_of(f"{self._root}/{tgid}/exe")):
+                found.state, found.why = "excluded", why
+                return found
+            try:
+                found.link = self._link(tgid, path, *contents)
+            except KernelError as error:
+                found.why = error.message
+                if isinstance(error.__cause__, FileNotFoundError):
+                    continue  # replaced meanwhile: the next path still leads there
+            else:
+                found.state, found.why = "attached", ""
+                log.info(
+                    "reading plaintext library=%s pid=%d file=%s", found.library, tgid, mapped.path
+                )
+                return found
+            break
+        if is_program and found.library == UNKNOWN:  # it could not be looked into
             return None
-        library, spots = contents
-        if why := why_untouched(link_of(f"{self._root}/{tgid}/exe")):
-            return Found(library.name, mapped.path, "excluded", why)
-        found = Found(library.name, mapped.path, "attached")
-        try:
-            found.link = self._link(tgid, path, library, spots)
-        except KernelError as error:
-            return self._refuse(Found(library.name, mapped.path, "refused", error.message))
-        log.info("reading the plaintext of %s pid=%d file=%s", library.name, tgid, mapped.path)
+        self._counters.add(LINKS_REFUSED)
+        log.warning("no plaintext of %s in %s: %s", found.library, found.path, found.why)
         return found
 
     def _contents(self, path: str) -> tuple[TlsLibrary, list[Spot]] | None:
@@ -292,11 +302,6 @@ class Plaintext:
         link = probes.link(tgid, path, spots)
         self._links += 1
         return link
-
-    def _refuse(self, found: Found) -> Found:
-        self._counters.add(LINKS_REFUSED)
-        log.warning("no plaintext of %s in %s: %s", found.library, found.path, found.why)
-        return found
 
 
 def link_of(path: str) -> str:

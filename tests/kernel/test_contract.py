@@ -150,7 +150,8 @@ EXPECTED: dict[str, dict[str, object]] = {
         "connection": 0x0708090A0B0C0D0E, "time": 0x0F10111213141516, "tgid": 0x1718191A,
         "tid": 0x1B1C1D1E, "netns": 0x1F202122, "local_port": 0x2324, "remote_port": 0x2526,
         "inode": 0x2728292A2B2C2D2E, "local": span(0xA0, 16), "remote": span(0xB0, 16),
-        "protocol": 0x2F30, "path_length": 0x3132,
+        "protocol": 0x2F30, "path_length": 0x3132, "plaintext": 0x33,
+        "carrier": 0x3435363738393A3B,
     },
     "segment": {
         "kind": 2, "direction": 1, "flags": 257, "sequence": 0x41424344,

@@ -30,7 +30,7 @@ def segment(payload=b"", *, kind=RecordKind.RECORD_SEGMENT, tail=b"", flags=0, c
 def opening(path=b"", length=None):
     return abi.OPENING.pack(
         RecordKind.RECORD_OPENING, 1, 1, 0, 99, 5, 1, 2, 3, 0, 0, 4, bytes(16), bytes(16), 0,
-        len(path) if length is None else length,
+        len(path) if length is None else length, 0, 0,
     ) + path  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Wire:
     local: tuple[str, int] = ("10.0.0.2", 8080)
     remote: tuple[str, int] = ("10.0.0.1", 40000)
     tgid: int = 77
+    carrier: int | None = None  # of the plaintext of a TLS session; 0: not proven
     records: list[bytes] = field(default_factory=list)
     time: int = BEGIN_NS
     sequence: int = 0
@@ -68,6 +69,8 @@ class Wire:
                 packed(self.remote[0]),
                 6,
                 len(self.path),
+                self.carrier is not None,
+                self.carrier or 0,
             )
             + self.path
         )

@@ -36,6 +36,7 @@ STACK_CHECK: Final = b"\x49\x3b\x66\x10"  # cmp rsp, [r14+0x10]
 _FRAME_CHECKS: Final = (b"\x4c\x8d\x64\x24", b"\x4c\x8d\xa4\x24")  # lea r12, [rsp-frame]
 _SAMPLE: Final = 256  # functions looked at to tell where the text starts
 _SAMPLE_HOPELESS: Final = 24  # not one stack check among so many
+_SCATTER: Final = 7_368_787  # a prime: every function is looked at before one is again
 _SAMPLE_SHARE: Final = 0.2  # of those, with a stack check; at a wrong start there is about none
 _GUESSES: Final = 4096  # functions that the first stack check of the text may belong to
 
@@ -210,17 +211,17 @@ def _text_start(image: Image, table: _Table, entries: memoryview) -> int:
 def _agrees(image: Image, text: int, entries: memoryview) -> bool:
     """Do enough functions begin with a stack check if the text starts there?"""
     count = len(entries) // 2
-    step = max(1, count // _SAMPLE)
+    sample = min(count, _SAMPLE)
     checks = 0
-    looked = range(0, count, step)
-    for tried, number in enumerate(looked):
+    for tried in range(sample):
         if tried == _SAMPLE_HOPELESS and not checks:
             return False
+        start = entries[2 * (tried * _SCATTER % count)]  # neighbours are of a kind
         try:
-            checks += checks_stack(image.read(text + entries[2 * number], len(STACK_CHECK)))
+            checks += checks_stack(image.read(text + start, len(STACK_CHECK)))
         except ElfError:
             return False
-    return checks > _SAMPLE_SHARE * len(looked)
+    return checks > _SAMPLE_SHARE * sample
 
 
 def checks_stack(code: bytes) -> bool:

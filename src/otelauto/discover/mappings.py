@@ -73,19 +73,18 @@ def parse_mapped(text: bytes) -> Iterator[Mapped]:
         )
 
 
-def opening_path(root: str, tgid: int, mapped: Mapped) -> str | None:
-    """A path that opens this very file from here; ``None`` if there is none that may be used.
+def opening_paths(root: str, tgid: int, mapped: Mapped) -> Iterator[str]:
+    """Paths that open this very file from here, at this moment.
 
     By name in the process's own mount namespace, as its program, or by the mapping itself, which
     takes CAP_CHECKPOINT_RESTORE.
     """
-    candidates = [f"{root}/{tgid}/root{mapped.path}"] if not mapped.deleted else []
-    candidates += [f"{root}/{tgid}/exe", f"{root}/{tgid}/map_files/{mapped.area}"]
-    for path in candidates:
+    names = ("exe", f"map_files/{mapped.area}")
+    for name in names if mapped.deleted else (f"root{mapped.path}", *names):
+        path = f"{root}/{tgid}/{name}"
         try:
             # The device is not compared: file systems with subvolumes have several for one file.
             if os.stat(path).st_ino == mapped.inode:
-                return path
+                yield path
         except OSError:
             continue
-    return None

@@ -55,6 +55,7 @@ class Process:
         errors: Path,
         *,
         env: Mapping[str, str] | None = None,
+        stdin: int | None = subprocess.DEVNULL,
         stdout: int | None = subprocess.DEVNULL,
     ) -> None:
         self.errors = errors
@@ -62,7 +63,7 @@ class Process:
             self.popen = subprocess.Popen(
                 [str(word) for word in command],
                 env={**os.environ, **(env or {})},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,

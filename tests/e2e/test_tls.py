@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients over TLS, by the libraries that they use: every request is one true client span."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.e2e.harness import servers, traffic
+from tests.e2e.harness.process import Process
+from tests.e2e.harness.rig import Rig, path_of, status_of
+
+pytestmark = pytest.mark.e2e
+HTTP_SERVER = next(server for server in servers.TLS if "http.server" in server.name)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A program that reads what to fetch from its standard input, to the end, before it begins."""
+
+    library: str
+    command: tuple[str, ...]
+    words: Callable[[str], str]  # of its input for one address
+
+
+CLIENTS = (
+    Client(
+        "OpenSSL",
+        ("curl", "--disable", "--silent", "--show-error", "--insecure", "--config", "-"),
+        lambda url: f'url = "{url}"\noutput = "/dev/null"\n',
+    ),
+    Client(
+        "GnuTLS",
+        ("wget", "--no-config", "--quiet", "--no-check-certificate", "-O", "/dev/null", "-i", "-"),
+        lambda url: f"{url}\n",
+    ),
+)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.library)
+def test_every_request_of_a_client_is_one_true_span(client: Client, tmp_path: Path) -> None:
+    with (
+        servers.running(HTTP_SERVER, tmp_path) as running,
+        Process(client.command, tmp_path / "client.err", stdin=subprocess.PIPE) as process,
+    ):
+        pid, stdin = process.popen.pid, process.popen.stdin
+        assert stdin is not None
+        with stdin, Rig(tmp_path, {"pids": [pid]}) as rig:
+            libraries = rig.wait_for_target(pid)["tls"]["libraries"]  # curl has both
+            assert client.library in {one["library"] for one in libraries}
+            assert {one["state"] for one in libraries} == {"attached"}
+            paths = [f"/items/{number}" for number in range(traffic.TOTAL)]
+            text = "".join(
+                client.words(f"https://127.0.0.1:{running.port}{path}") for path in paths
+            )
+            stdin.write(text.encode())
+            stdin.close()
+            spans = rig.wait_for_paths(paths, 30)
+            assert process.popen.wait(30) == 0, process.stderr()
+            assert rig.report()["unread"] == []
+        log = traffic.server_records(running.log, traffic.TOTAL)
+    assert sorted(path_of(span) for span in rig.spans) == sorted(paths)
+    assert sorted(record["path"] for record in log) == sorted(paths)
+    assert {span["kind"] for span in spans} == {"client"}
+    assert {status_of(span) for span in spans} == {200}
+    assert {span["attributes"]["network.peer.port"] for span in spans} == {running.port}
+    assert {span["incomplete"] for span in spans} == {None}
