@@ -21,6 +21,10 @@ CAPABILITIES: Final = {
     "CAP_PERFMON": (38, "tracing programs cannot be loaded: nothing is seen"),
     "CAP_SYS_PTRACE": (19, "other users' processes cannot be inspected: they are not found"),
     "CAP_DAC_READ_SEARCH": (2, "other users' files cannot be read: names may be missing"),
+    "CAP_CHECKPOINT_RESTORE": (
+        40,
+        "TLS libraries that were replaced on disk cannot be opened: their plaintext is not read",
+    ),
 }
 
 

@@ -18,11 +18,14 @@ from otelauto.control import ask
 from otelauto.discover.candidates import candidates
 from otelauto.discover.environment import check_environment
 from otelauto.discover.procfs import ProcFs
+from otelauto.discover.tls_libraries import LIBRARIES
 from otelauto.errors import KernelError, OtelautoError
 from otelauto.export.lines import printable
 from otelauto.instrument import naming_of
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.kernel.statistics import run_time_statistics
+from otelauto.kernel.uprobes import LibraryProbes
+from otelauto.probe_cost import cost_of_a_call
 
 MEASURE_S: Final = 1.0
 
@@ -36,7 +39,7 @@ def examine(config: Config) -> int:
     """Print everything; exit code 3 if otelauto could not work here."""
     _say(f"otelauto {__version__} on Linux {platform.release()}, {platform.machine()}")
     _capabilities()
-    code = _kernel()
+    code = _kernel(config)
     _listeners(config)
     _say()
     socket = Path(config.control_socket)
@@ -55,12 +58,13 @@ def _capabilities() -> None:
         _say(f"  ok      {name}" if held(name) else f"  MISSING {name}: {lost}")
 
 
-def _kernel() -> int:
+def _kernel(config: Config) -> int:
     _say()
     _say("Capture")
     try:
         check_environment()
-        capture = Capture(Wanted(excluded=(os.getpid(),)))
+        wanted = Wanted(excluded=(os.getpid(),), libraries=config.ebpf.tls_plaintext)
+        capture = Capture(wanted)
     except KernelError as error:
         _say(f"  FAILED  {error.message}")
         _say(f"          -> {error.remedy}")
@@ -73,10 +77,29 @@ def _kernel() -> int:
             mark = {"attached": "ok      ", "absent": "absent  "}.get(probe.state, "REFUSED ")
             _say(f"  {mark}{probe.name} on {probe.hook}{f': {probe.why}' if probe.why else ''}")
         _say(f"  kernel memory at rest: {capture.kernel_memory() / 2**20:.1f} MiB")
+        for line in tls_lines(capture.libraries, capture.libraries_refused):
+            _say(line)
     finally:
         capture.close()
-    _say("  not seen: UDP, QUIC, SCTP, vsock; plaintext inside TLS (this version)")
+    _say(
+        "  not seen: UDP, QUIC, SCTP, vsock; TLS of Java, of rustls and of libraries without names"
+    )
     return 0
+
+
+def tls_lines(probes: LibraryProbes | None, why: str) -> Iterator[str]:
+    """Whether plaintext of TLS can be read here, and what each probed call costs."""
+    if probes is None:
+        yield f"  absent  plaintext of TLS: {why}"
+        return
+    names = " and ".join(library.name for library in LIBRARIES)
+    yield f"  ok      plaintext of TLS: what has the functions of {names}"
+    try:
+        cost = cost_of_a_call(probes)
+    except KernelError as error:
+        yield f"  REFUSED {error.message}"
+    else:
+        yield f"          a probed call costs the service about {cost / 1000:.1f} us here"
 
 
 def _listeners(config: Config) -> None:
@@ -116,6 +139,8 @@ def show(report: dict[str, Any]) -> None:
         _say(
             f"  {target['service']:<24} pid {target['pid']:<8} ports {ports:<12} {target['reason']}"
         )
+        for line in target_tls_lines(target["tls"]):
+            _say(line)
     if not report["targets"]:
         _say("  none: nothing matches the selection")
     _show_traffic(report)
@@ -124,6 +149,15 @@ def show(report: dict[str, Any]) -> None:
     for probe in refused:
         _say()
         _say(f"Probe {probe['name']} on {probe['hook']} is {probe['state']}: {probe['why']}")
+
+
+def target_tls_lines(tls: dict[str, Any]) -> Iterator[str]:
+    """What is read of a target's TLS, and why not."""
+    for row in tls["libraries"]:
+        why = f": {row['why']}" if row["why"] else ""
+        yield f"    TLS {row['state']}: {row['library']} in {row['path']}{why}"
+    if not tls["libraries"] and tls["why"]:
+        yield f"    TLS not seen: {tls['why']}"
 
 
 def _costs(socket: Path) -> None:

@@ -228,6 +228,7 @@ class Watcher:
         if self.discovery.due(now):
             self._apply(self.discovery.scan(deep=self._events_were_lost()))
             self._retry_refused()
+            self.plaintext.scan()
         return taken
 
     def _wait(self, may_rest: bool) -> None:

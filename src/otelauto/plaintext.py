@@ -31,9 +31,8 @@ log = logging.getLogger("otelauto")
 LINKS_REFUSED: Final = Meaning(
     "tls_links_refused", "TLS libraries of watched processes into which no probe could be put."
 )
-# A program maps its libraries a moment after it was started, and may load one at any time.
+# A program maps its libraries a moment after it was started. Later, who scans says when to look.
 LOOKS_AFTER_S: Final = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
-LOOK_INTERVAL_S: Final = 5.0
 UNKNOWN: Final = "a TLS library"
 ENOUGH_DESCRIPTORS: Final = 256  # left for everything else
 LINKS_MAX: Final = 2048
@@ -106,6 +105,15 @@ class Plaintext:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="tls", daemon=True)
                 self._thread.start()
+
+    def scan(self) -> None:
+        """See whether any process has mapped something since."""
+        with self._news:
+            now = time.monotonic()
+            for tgid, known in self._processes.items():
+                if known.looks >= len(LOOKS_AFTER_S):
+                    self._plan(tgid, known, now)
+            self._news.notify()
 
     def forget(self, tgid: int) -> None:
         """A process is not watched any more."""
@@ -211,16 +219,9 @@ class Plaintext:
                 self._compare(tgid, known, mapped)
         with self._news:
             known.looks += 1
-            if self._processes.get(tgid) is known:
-                self._plan(tgid, known, self._again(known.looks))
-
-    @staticmethod
-    def _again(looks: int) -> float:
-        """When a process that was looked at so often is looked at again; later, all at once."""
-        now = time.monotonic()
-        if looks < len(LOOKS_AFTER_S):
-            return now + LOOKS_AFTER_S[looks] - LOOKS_AFTER_S[looks - 1]
-        return now + LOOK_INTERVAL_S - now % LOOK_INTERVAL_S
+            if known.looks < len(LOOKS_AFTER_S) and self._processes.get(tgid) is known:
+                pause = LOOKS_AFTER_S[known.looks] - LOOKS_AFTER_S[known.looks - 1]
+                self._plan(tgid, known, time.monotonic() + pause)
 
     def _has_changed(self, tgid: int, known: Looked) -> bool:
         """Whether something was mapped or unmapped; the list of mappings costs far more to read."""

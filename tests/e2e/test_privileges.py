@@ -11,8 +11,9 @@ from tests.e2e.harness.rig import Rig
 from tests.e2e.test_lifecycle import ask, epoll
 
 pytestmark = pytest.mark.e2e
-# CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH in <linux/capability.h>
-NEEDED = 1 << 39 | 1 << 38 | 1 << 19 | 1 << 2
+# CAP_CHECKPOINT_RESTORE, CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH in
+# <linux/capability.h>
+NEEDED = 1 << 40 | 1 << 39 | 1 << 38 | 1 << 19 | 1 << 2
 SETS = ("CapInh", "CapPrm", "CapEff")
 
 
@@ -42,5 +43,5 @@ def test_only_what_is_needed_is_kept_and_is_enough(tmp_path: Path) -> None:
 
 
 def test_privileges_are_read() -> None:
-    status = "CapInh:\t0\nCapPrm:\tc000080004\nCapEff:\tf\nNoNewPrivs:\t0\n"
+    status = "CapInh:\t0\nCapPrm:\t1c000080004\nCapEff:\tf\nNoNewPrivs:\t0\n"
     assert privileges(status) == ([0, NEEDED, 15], 0)

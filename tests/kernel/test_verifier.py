@@ -6,10 +6,12 @@ from __future__ import annotations
 import platform
 import re
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.kernel.recorder import Recorder
+
+from otelauto.kernel.capture import Capture, Wanted
 
 pytestmark = pytest.mark.kernel
 
@@ -35,16 +37,20 @@ def grown(known: dict[str, int], now: dict[str, int]) -> dict[str, str]:
     }
 
 
-def test_instructions_that_the_verifier_walks(recorder: Recorder) -> None:
-    now = {cost.name: cost.verified_instructions for cost in recorder.capture.costs()}
+def test_instructions_that_the_verifier_walks() -> None:
+    with closing(Capture(Wanted(libraries=True))) as capture:
+        now = {cost.name: cost.verified_instructions for cost in capture.costs()}
     table = read_table(TABLE.read_text())
+    worst: dict[str, int] = defaultdict(int)
+    for row in table.values():
+        for name, instructions in row.items():
+            worst[name] = max(worst[name], instructions)
     if KERNEL not in table:  # a kernel that nobody put on record: no worse than the worst of those
-        worst: dict[str, int] = defaultdict(int)
-        for row in table.values():
-            for name, instructions in row.items():
-                worst[name] = max(worst[name], instructions)
         assert not grown(worst, now)
         return
+    for name in now.keys() - table[KERNEL].keys():
+        if name.startswith("tls_"):  # not on record for every kernel that has them
+            table[KERNEL][name] = worst[name]
     rows = "".join(f"{KERNEL}\t{name}\t{now[name]}\n" for name in sorted(now))
     remedy = f"if this is meant, these are the rows for {TABLE}:\n{rows}"
     assert set(now) == set(table[KERNEL]), remedy

@@ -53,6 +53,7 @@ SAMPLES = {
     "ebpf.executable_name": NAMES,
     "ebpf.pids": (("21", "23,22", "24"), ((21,), (22, 23), (24,))),
     "ebpf.system_wide": TRUTH,
+    "ebpf.tls_plaintext": TRUTH,
     "ebpf.bfp_debug": TRUTH,
     "ebpf.wakeup_len": INTEGERS,
     "ebpf.batch_length": INTEGERS,
