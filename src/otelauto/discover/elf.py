@@ -247,6 +247,8 @@ class Image:
         if symbols.size > _SYMBOLS_LIMIT * _SYMBOL.size or strings.size > _STRINGS_LIMIT:
             raise ElfError(f"has a {table} too large to be read")
         wanted = self._name_positions(strings, names)
+        if not wanted:  # most files have none: then their symbols need not be read
+            return []
         found = []
         for index, at, address, size in self._definitions(symbols, wanted):
             version, hidden = self._version(index) if table == ".dynsym" else ("", False)
@@ -365,11 +367,16 @@ _RUST_MARK = b"/rustc/"  # the standard library's source path in panic messages
 _RODATA_LIMIT = 8 << 20
 
 
+def is_go(image: Image) -> bool:
+    """Whether Go's own linker made the program, by its sections."""
+    return image.section(*_GO_SECTIONS) is not None
+
+
 def language(path: str) -> str:
     """What a program was written in: ``"go"``, ``"rust"``, or ``""``: unknown, not readable."""
     try:
         with Image(path) as image:
-            if image.section(*_GO_SECTIONS):
+            if is_go(image):
                 return "go"
             rodata = image.section(".rodata")
             if rodata is None:

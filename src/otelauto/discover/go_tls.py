@@ -29,18 +29,17 @@ CALLS: Final = {
 RETURNING: Final = (TlsCall.TLS_READ, TlsCall.TLS_HANDSHAKE)
 
 
-def find_spots(path: str) -> list[Spot]:
+def find_spots(image: Image) -> list[Spot]:
     """All places to probe in a program that has crypto/tls; empty if it has not.
 
     Raises ElfError with the reason why it cannot be probed.
     """
-    with Image(path) as image:
-        if image.machine != MACHINE_X86_64:
-            raise GoError("is for a processor whose Go programs are not understood")
-        found = functions(image, CALLS)
-        if READ not in found or WRITE not in found:
-            return []
-        return [spot for function in found.values() for spot in _spots(image, function)]
+    if image.machine != MACHINE_X86_64:
+        raise GoError("is for a processor whose Go programs are not understood")
+    found = functions(image, CALLS)
+    if READ not in found or WRITE not in found:
+        return []
+    return [spot for function in found.values() for spot in _spots(image, function)]
 
 
 def _spots(image: Image, function: Function) -> list[Spot]:
@@ -51,7 +50,7 @@ def _spots(image: Image, function: Function) -> list[Spot]:
         returns = sweep(image, function.start, function.end).returns
         if not returns:
             raise ElfError(f"has a {function.name} that never returns")
-        spots += [Spot(image.file_offset(at), call, leaves=True) for at in returns]
+        spots += [Spot(image.file_offset(at), call, leaves=True, stepped=True) for at in returns]
     return spots
 
 

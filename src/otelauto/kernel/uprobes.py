@@ -42,12 +42,14 @@ RETURN: Final = 1  # BPF_F_UPROBE_MULTI_RETURN
 class Spot:
     """A place in a file, by its offset in bytes, where a function of that kind begins.
 
-    ``leaves``: where it ends, by a return instruction.
+    ``leaves``: where it ends, by a return instruction. ``stepped``: the kernel does not emulate the
+    instruction there, so that a hit takes a second trap.
     """
 
     offset: int
     call: TlsCall
     leaves: bool = False
+    stepped: bool = False
 
 
 @dataclass(slots=True)
