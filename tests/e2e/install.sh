@@ -57,11 +57,12 @@ if stale "$built/java/Server.class" servers/java; then
 	javac -d "$built/java" servers/java/Server.java
 fi
 if stale "$built/client" clients/go; then
-	(cd clients/go && go build -mod=readonly -o "$built/client" .)
+	(cd clients/go && go build -mod=readonly -o "$built/client" . &&
+		go build -mod=readonly -o "$built/fetch" ./fetch)
 	touch "$built/client"
 fi
 if stale "$built/go-servers" servers/go; then
-	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla &&
+	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./tlsecho &&
 		go build -mod=readonly -ldflags='-s -w' -o "$built/nethttp-stripped" ./nethttp)
 	touch "$built/go-servers"
 fi

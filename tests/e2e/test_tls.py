@@ -37,6 +37,7 @@ CLIENTS = (
         ("wget", "--no-config", "--quiet", "--no-check-certificate", "-O", "/dev/null", "-i", "-"),
         lambda url: f"{url}\n",
     ),
+    Client("crypto/tls", (str(servers.BUILT / "fetch"),), lambda url: f"{url}\n"),
 )
 
 
