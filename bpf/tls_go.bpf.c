@@ -116,12 +116,9 @@ INLINE void lose_call(const struct go_call *c, tgid_t tgid)
 			DISORDER_JUMP;
 }
 
-SEC("uprobe")
-int go_enter(struct pt_regs *context)
+INLINE int on_enter(struct pt_regs *context, __u32 what, struct goroutine_key key)
 {
-	struct goroutine_key key = { .goroutine = context->r14,
-				     .tgid = bpf_get_current_pid_tgid() >> 32 };
-	struct go_call call = { .call = bpf_get_attach_cookie(context), .session = context->ax };
+	struct go_call call = { .call = what, .session = context->ax };
 	__u64 pointer = context->sp;
 	struct go_stack stack;
 	struct go_call *outer;
@@ -129,7 +126,7 @@ int go_enter(struct pt_regs *context)
 
 	if (!is_watched(key.tgid))
 		return 0;
-	if (call.call == TLS_FREE) {
+	if (what == TLS_FREE) {
 		end_session(call.session, key.tgid);
 		return 0;
 	}
@@ -138,10 +135,10 @@ int go_enter(struct pt_regs *context)
 	call.depth = stack.high - pointer;
 	outer = bpf_map_lookup_elem(&go_calls, &key);
 	if (outer && is_inside(outer, &stack, pointer)) {
-		enter_inside(outer, call.call, call.session, key.tgid, call.depth);
+		enter_inside(outer, what, call.session, key.tgid, call.depth);
 		return 0;
 	}
-	if (call.call == TLS_HANDSHAKE) {
+	if (what == TLS_HANDSHAKE) {
 		end_session(call.session, key.tgid);
 		s = session_get(call.session, key.tgid);
 		if (s)
@@ -177,12 +174,8 @@ INLINE void end_read(const struct go_call *c, const struct go_stack *stack, __s6
 }
 
 /* At a return instruction of a read or a handshake. */
-SEC("uprobe")
-int go_leave(struct pt_regs *context)
+INLINE int on_leave(struct pt_regs *context, __u32 call, struct goroutine_key key)
 {
-	struct goroutine_key key = { .goroutine = context->r14,
-				     .tgid = bpf_get_current_pid_tgid() >> 32 };
-	__u32 call = bpf_get_attach_cookie(context);
 	struct go_call *found = bpf_map_lookup_elem(&go_calls, &key), done;
 	__s64 returned = context->ax;
 	struct go_stack stack;
@@ -200,6 +193,19 @@ int go_leave(struct pt_regs *context)
 	if (call == TLS_READ)
 		end_read(&done, &stack, returned, key.tgid);
 	return 0;
+}
+
+/* One program: a process then has one link, which is made and taken away in half the time. */
+SEC("uprobe")
+int go_call(struct pt_regs *context)
+{
+	struct goroutine_key key = { .goroutine = context->r14,
+				     .tgid = bpf_get_current_pid_tgid() >> 32 };
+	__u32 what = bpf_get_attach_cookie(context);
+
+	if (what & TLS_LEAVES)
+		return on_leave(context, what - TLS_LEAVES, key);
+	return on_enter(context, what, key);
 }
 
 /* ---- sockets ---- */

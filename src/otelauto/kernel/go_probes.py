@@ -19,7 +19,7 @@ class GoProbes(LibraryProbes):
     """The programs of ``tls_go.bpf.o``, sharing maps with those of the other libraries."""
 
     OBJECT = "tls_go"
-    PROGRAMS = ("go_enter", "go_leave")
+    PROGRAMS = ("go_call",)
 
     def __init__(
         self, sockets: BpfObject, cpus: int, system_wide: bool, libraries: LibraryProbes
@@ -37,10 +37,9 @@ class GoProbes(LibraryProbes):
 
         Never a return probe: returns are places of their own. Raises KernelError as the others do.
         """
-        enter, leave = self.PROGRAMS
-        ends = [spot for spot in spots if spot.leaves]
-        begins = [spot for spot in spots if not spot.leaves]
-        return self._link(tgid, path, [(leave, ends, 0), (enter, begins, 0)])
+        # The kernel goes by this order: a call whose beginning is seen has its end seen.
+        ordered = sorted(spots, key=lambda spot: not spot.leaves)
+        return self._link(tgid, path, [("go_call", ordered, 0)])
 
     def _closed(self, tgid: int) -> None:
         """What is known of the calls that the process was in is of no use any more."""

@@ -51,6 +51,11 @@ class Spot:
     leaves: bool = False
     stepped: bool = False
 
+    @property
+    def cookie(self) -> int:
+        """What the program is told."""
+        return self.call | (TlsCall.TLS_LEAVES if self.leaves else 0)
+
 
 @dataclass(slots=True)
 class Link:
@@ -79,7 +84,7 @@ class LibraryProbes:
     """
 
     OBJECT = "tls"
-    PROGRAMS = ("tls_enter", "tls_return")  # those of links
+    PROGRAMS: tuple[str, ...] = ("tls_enter", "tls_return")  # those of links
 
     def __init__(self, sockets: BpfObject, cpus: int, system_wide: bool) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -147,7 +152,7 @@ class LibraryProbes:
     def _create(self, program: str, tgid: int, path: str, spots: Sequence[Spot], flags: int) -> int:
         name = ctypes.create_string_buffer(os.fsencode(path))
         offsets = (ctypes.c_uint64 * len(spots))(*(spot.offset for spot in spots))
-        cookies = (ctypes.c_uint64 * len(spots))(*(spot.call for spot in spots))
+        cookies = (ctypes.c_uint64 * len(spots))(*(spot.cookie for spot in spots))
         packed = LINK_ATTRIBUTES.pack(
             self._object.program_fd(program), 0, TRACE_UPROBE_MULTI, 0,
             ctypes.addressof(name), ctypes.addressof(offsets), 0, ctypes.addressof(cookies),
