@@ -213,7 +213,10 @@ def _once(image: Image, start: int, size: int, address: int) -> bool:
         return True
     if not 0 < size <= FUNCTION_BYTES:
         return False
-    targets = sweep(image, start, start + size).targets
+    try:
+        targets = sweep(image, start, start + size).targets
+    except ElfError:
+        return False
     return not any(start < target <= address for target in targets)
 
 

@@ -167,7 +167,10 @@ class Image:
     def file_offset(self, address: int) -> int:
         """Where the byte at a virtual address lies in the file; what a uprobe is named by."""
         segment = self.segment_of(address)
-        return address - segment.address + segment.offset
+        offset = address - segment.address + segment.offset
+        if offset >= self.size:
+            raise ElfError(f"maps address {address:#x} from behind its end")
+        return offset
 
     def address_of(self, offset: int) -> int:
         """The virtual address of a byte of the file."""

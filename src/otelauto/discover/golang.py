@@ -37,7 +37,7 @@ _FRAME_CHECKS: Final = (b"\x4c\x8d\x64\x24", b"\x4c\x8d\xa4\x24")  # lea r12, [r
 _SAMPLE: Final = 256  # functions looked at to tell where the text starts
 _SAMPLE_HOPELESS: Final = 24  # not one stack check among so many
 _SCATTER: Final = 7_368_787  # a prime: every function is looked at before one is again
-_SAMPLE_SHARE: Final = 0.2  # of those, with a stack check; at a wrong start there is about none
+_SAMPLE_SHARE: Final = 0.4  # of those, with a stack check; at a wrong start there is about none
 _GUESSES: Final = 4096  # functions that the first stack check of the text may belong to
 
 

@@ -196,8 +196,8 @@ def running(server: Server, directory: Path) -> Iterator[Running]:
 def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
     programs = (
-        "client", "epoll", "fetch", "gin", "gorilla", "hyper-server", "nethttp", "nethttp-stripped",
-        "tlsecho", "java/Server.class",
+        "client", "epoll", "fetch", "gin", "gorilla", "hyper-server", "nethttp", "nethttp-pie",
+        "nethttp-stripped", "tlsecho", "java/Server.class",
     )  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):
