@@ -62,7 +62,8 @@ def watched(
 ) -> Cell:
     """The service under load while otelauto watches it, and what that cost otelauto.
 
-    ``first_load`` comes before what is measured, instead of :func:`warm_up`. BenchError if there were no spans.
+    ``first_load`` comes before what is measured, instead of :func:`warm_up`. BenchError if there
+    were no spans.
     """
     with otelauto(bench.directory, [service.port], settings) as agent:
         first = first_load() if first_load else warm_up(service)

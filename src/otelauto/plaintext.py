@@ -152,7 +152,7 @@ class Plaintext:
             ]
             why = self.why
             if not rows and known is not None:
-                why = unseen(f"{self._root}/{tgid}/exe", known.language)
+                why = unseen(known.language)
         return {"libraries": rows, "why": why}
 
     # ---- the thread ----

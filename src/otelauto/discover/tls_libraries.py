@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from otelauto.discover import elf
 from otelauto.discover.mappings import Mapped
 from otelauto.discover.symbols import functions
 from otelauto.kernel.uprobes import Spot, TlsCall
@@ -105,6 +104,6 @@ def probe_offset(path: str, offset: int) -> int:
     return offset
 
 
-def unseen(path: str, language: str) -> str:
-    """Why nothing of a program's TLS is seen, if it has any; empty if that is not known."""
-    return UNSEEN.get(language or elf.language(path), "")
+def unseen(language: str) -> str:
+    """Why nothing is seen of the TLS of a program of that language; empty if that is not known."""
+    return UNSEEN.get(language, "")
