@@ -27,7 +27,7 @@ INLINE bool is_read(__u32 call)
  */
 INLINE void greet(struct session *s, struct tls_thread *t)
 {
-	if (!t->fresh || !t->hello || s->connection.offset[0] || s->connection.offset[1])
+	if (!t->fresh || !t->hello || t->taker != t->session || s->connection.offset[0] || s->connection.offset[1])
 		return;
 	t->hello = 0;
 	s->greeted = 1;
@@ -66,7 +66,10 @@ int tls_enter(struct pt_regs *context)
 	t->stack = stack;
 	t->touched = 0;
 	t->ended = 0;
-	t->claimed = 1;
+	if (!t->claimed) {
+		t->claimed = 1;
+		t->taker = session;
+	}
 	if (t->hello || call == TLS_HANDSHAKE) {
 		s = session_get(session, tgid);
 		if (s)
@@ -92,7 +95,7 @@ INLINE __u32 moved(struct tls_thread *t, __s32 returned)
 /* Plaintext was read from ciphertext that the thread had received itself, as it seems. */
 INLINE void compare_frames(struct session *s, struct tls_thread *t, __u32 length)
 {
-	if (!t->fresh)
+	if (!t->fresh || t->taker != t->session)
 		return;
 	for (int i = 0; i < FRAMES_MAX; i++) {
 		if (t->frames[i] && implies(length, t->frames[i])) {
@@ -100,6 +103,17 @@ INLINE void compare_frames(struct session *s, struct tls_thread *t, __u32 length
 			take_evidence(s, &t->received);
 			return;
 		}
+	}
+}
+
+/* Plaintext was written to a library that gave its ciphertext back: a socket call will follow. */
+INLINE void keep_written(struct tls_thread *t, __u32 length)
+{
+	if (!t->written) {
+		t->written = length;
+		t->writer = t->session;
+	} else if (t->writer != t->session) {
+		t->writer = 0;
 	}
 }
 
@@ -115,7 +129,6 @@ int tls_return(struct pt_regs *context)
 	if (!t || !t->call || context->sp != t->stack + 8)
 		return 0;
 	call = t->call;
-	t->written = 0;
 	length = call == TLS_HANDSHAKE ? 0 : moved(t, returned);
 	t->call = 0;
 	if (!length) {
@@ -133,8 +146,7 @@ int tls_return(struct pt_regs *context)
 		if (!t->touched)
 			compare_frames(s, t, length);
 	} else if (!t->touched) {
-		t->written = length;
-		t->writer = t->session;
+		keep_written(t, length);
 	}
 	on_plaintext(s, t->buffer, length,
 		     is_read(call) ? DIRECTION_RECEIVED : DIRECTION_SENT);
@@ -209,7 +221,6 @@ int tls_received(__u64 *context)
 		return 0;
 	}
 	again = t->received.cookie == bpf_get_socket_cookie(sk);
-	t->written = 0;
 	t->hello = 0;
 	/* Two sockets read before a TLS call: which one is that call's nobody knows. */
 	t->fresh = (t->claimed || again || !t->received.cookie) && address;
@@ -252,7 +263,7 @@ int tls_sent(__u64 *context)
 	}
 	if (written > PLAINTEXT_MAX)
 		written = PLAINTEXT_MAX;
-	s = session_find(t->writer, bpf_get_current_pid_tgid() >> 32);
+	s = t->writer ? session_find(t->writer, bpf_get_current_pid_tgid() >> 32) : NULL;
 	if (s && h.bytes[0] == CONTENT_DATA && implies(written, record_length(&h)) &&
 	    !s->owns_socket && s->place.cookie != bpf_get_socket_cookie(sk)) {
 		struct place place;

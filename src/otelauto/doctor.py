@@ -21,7 +21,7 @@ from otelauto.discover.procfs import ProcFs
 from otelauto.discover.tls_libraries import LIBRARIES
 from otelauto.errors import KernelError, OtelautoError
 from otelauto.export.lines import printable
-from otelauto.instrument import naming_of
+from otelauto.instrument import naming_of, no_plaintext
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.kernel.statistics import run_time_statistics
 from otelauto.kernel.uprobes import LibraryProbes
@@ -63,8 +63,8 @@ def _kernel(config: Config) -> int:
     _say("Capture")
     try:
         check_environment()
-        wanted = Wanted(excluded=(os.getpid(),), libraries=config.ebpf.tls_plaintext)
-        capture = Capture(wanted)
+        unwanted = no_plaintext(config)
+        capture = Capture(Wanted(excluded=(os.getpid(),), libraries=not unwanted))
     except KernelError as error:
         _say(f"  FAILED  {error.message}")
         _say(f"          -> {error.remedy}")
@@ -77,7 +77,7 @@ def _kernel(config: Config) -> int:
             mark = {"attached": "ok      ", "absent": "absent  "}.get(probe.state, "REFUSED ")
             _say(f"  {mark}{probe.name} on {probe.hook}{f': {probe.why}' if probe.why else ''}")
         _say(f"  kernel memory at rest: {capture.kernel_memory() / 2**20:.1f} MiB")
-        for line in tls_lines(capture.libraries, capture.libraries_refused):
+        for line in tls_lines(capture.libraries, unwanted or capture.libraries_refused):
             _say(line)
     finally:
         capture.close()

@@ -114,6 +114,15 @@ def selector_of(config: Config) -> Selector:
     )
 
 
+def no_plaintext(config: Config) -> str:
+    """Why the configuration wants no plaintext of TLS; empty if it does."""
+    if not config.ebpf.tls_plaintext:
+        return "ebpf.tls_plaintext is off"
+    if config.ebpf.system_wide:
+        return "with ebpf.system_wide no process's text is changed"
+    return ""
+
+
 def naming_of(config: Config) -> Naming:
     """What the configuration says of service names."""
     return Naming(
@@ -158,16 +167,12 @@ class Watcher:
                 ),
                 excluded=(own,),
                 listen_ports=[(0, 65535)] if selector.system_wide else selector.open_ports,
-                libraries=config.ebpf.tls_plaintext,
+                libraries=not no_plaintext(config),
             )
         )
-        capture = self.capture
-        self.plaintext = Plaintext(
-            capture.libraries,
-            capture.libraries_refused,
-            counters,
-            go=(capture.go, capture.go_refused),
-        )
+        why = no_plaintext(config) or self.capture.libraries_refused
+        go = self.capture.go, why or self.capture.go_refused
+        self.plaintext = Plaintext(self.capture.libraries, why, counters, go=go)
         self.services = Services()
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
         self._events: deque[abi.ProcessEvent] = deque()

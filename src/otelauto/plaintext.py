@@ -161,7 +161,7 @@ class Plaintext:
             ]
             why = self.why
             if not rows and known is not None:
-                why = unseen(f"{self._root}/{tgid}/exe", known.language)
+                why = unseen(known.language)
         return {"libraries": rows, "why": why}
 
     # ---- the thread ----
@@ -276,7 +276,8 @@ class Plaintext:
                 )
                 return found
             break
-        if is_program and found.library == UNKNOWN:  # it could not be looked into
+        gone = not file_of(f"{self._root}/{tgid}/statm")
+        if gone or (is_program and found.library == UNKNOWN):  # it could not be looked into
             return None
         self._counters.add(LINKS_REFUSED)
         log.warning("no plaintext of %s in %s: %s", found.library, found.path, found.why)

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.e2e.harness import servers, traffic
-from tests.e2e.harness.process import Process
+from tests.e2e.harness.process import Process, free_port
 from tests.e2e.harness.rig import Rig, path_of, status_of
 
 pytestmark = pytest.mark.e2e
@@ -69,3 +70,45 @@ def test_every_request_of_a_client_is_one_true_span(client: Client, tmp_path: Pa
     assert {status_of(span) for span in spans} == {200}
     assert {span["attributes"]["network.peer.port"] for span in spans} == {running.port}
     assert {span["incomplete"] for span in spans} == {None}
+
+
+def fetch(port: int, path: str) -> None:
+    """One request by curl, which takes any certificate."""
+    words = ["curl", "--disable", "--silent", "--show-error", "--insecure"]
+    subprocess.run([*words, f"https://127.0.0.1:{port}{path}"], check=True, capture_output=True)
+
+
+def test_a_service_that_starts_later_is_read(tmp_path: Path) -> None:
+    """After privileges were given up, and before it has mapped its library."""
+    port = free_port()
+    cert, key = servers.certificate(tmp_path)
+    command = [sys.executable, servers.PYTHON / "http_server.py", str(port)]
+    environment = {"TLS_CERT": cert, "TLS_KEY": key, "ACCESS_LOG": str(tmp_path / "access.log")}
+    with (
+        Rig(tmp_path, {"open_port": port}) as rig,
+        Process(command, tmp_path / "server.err", env=environment) as server,
+    ):
+
+        def attached() -> bool:
+            libraries = rig.wait_for_target(server.pid)["tls"]["libraries"]
+            return [one["state"] for one in libraries] == ["attached"]
+
+        rig.process.wait_for(attached, "its library has probes")
+        fetch(port, "/items/later")
+        (span,) = rig.wait_for_paths(["/items/later"])
+        assert span["kind"] == "server"
+
+
+def test_it_can_be_turned_off(tmp_path: Path) -> None:
+    with (
+        servers.running(HTTP_SERVER, tmp_path) as running,
+        Rig(tmp_path, {"open_port": running.port, "tls_plaintext": False}) as rig,
+    ):
+        tls = rig.wait_for_target(running.process.pid)["tls"]
+        assert tls == {"libraries": [], "why": "ebpf.tls_plaintext is off"}
+        fetch(running.port, "/items/unseen")
+        rig.process.wait_for(
+            lambda: [row["carries"] for row in rig.report()["unread"]] == ["tls"], "it is named"
+        )
+        rig.stop()
+        assert rig.spans == []

@@ -225,6 +225,14 @@ def test_the_socket_is_not_guessed(reading: Reading, server: TlsServer) -> None:
         reading.recorder.wait_for(
             lambda: all(len(each.of(RECEIVED)) == 6 for each in reading.sessions()), "all is read"
         )
+        # ... or written to before either's bytes are sent.
+        for number in range(6):
+            server.run(f"for each in kept: each.tls.write(b'of one length {number}')")
+            server.run("for each in kept: each.flush()")
+            assert one.recv(100) == two.recv(100)
+        reading.recorder.wait_for(
+            lambda: all(len(each.of(SENT)) == 6 for each in reading.sessions()), "all is written"
+        )
         assert {last_opening(each).carrier for each in reading.sessions()} == {0}
         # One after the other there is no doubt: two records are proof.
         for _ in range(2):
@@ -258,11 +266,18 @@ def test_only_the_process_that_is_watched_is_changed(
         with neighbour.connect(WRAP) as client:
             client.sendall(b"not ours")
             neighbour.run("tls.read(100)")
-        reading.plaintext.forget(server.pid)
-        reading.recorder.wait_for(
-            lambda: text_of(server.pid, "libssl") == before, "the text is as it was"
-        )
         assert reading.sessions() == []
+
+        def untouched() -> bool:
+            return text_of(server.pid, "libssl") == before
+
+        reading.plaintext.pause(True)
+        reading.recorder.wait_for(untouched, "it is left while otelauto pauses")
+        reading.plaintext.pause(False)
+        reading.recorder.wait_for(lambda: reading.is_attached(server.pid), "and entered again")
+        assert text_of(server.pid, "libssl") == changed
+        reading.plaintext.forget(server.pid)
+        reading.recorder.wait_for(untouched, "the text is as it was")
 
 
 def test_a_fork_a_late_library_and_a_deleted_one(reading: Reading, tmp_path: Path) -> None:
@@ -292,3 +307,29 @@ def test_a_fork_a_late_library_and_a_deleted_one(reading: Reading, tmp_path: Pat
         finally:
             os.kill(child, 9)
             donor.run("os.waitpid(child, 0)")
+
+
+HIDE = """
+import ctypes, shutil
+libc = ctypes.CDLL(None, use_errno=True)
+NEWNS, PRIVATE, RECURSIVE = 0x20000, 1 << 18, 1 << 14
+assert libc.unshare(NEWNS) == 0
+assert libc.mount(b"none", b"/", None, PRIVATE | RECURSIVE, None) == 0
+assert libc.mount(b"tmpfs", {directory!r}.encode(), b"tmpfs", 0, None) == 0
+shutil.copy({library!r}, {directory!r} + "/libssl-hidden.so")
+hidden = ctypes.CDLL({directory!r} + "/libssl-hidden.so")
+"""
+
+
+def test_a_library_of_another_mount_namespace(
+    reading: Reading, server: TlsServer, tmp_path: Path
+) -> None:
+    """As of a container: its path means nothing here."""
+    directory = tmp_path / "container"
+    directory.mkdir()
+    library = path_of(server.pid, "libssl")
+    server.run(HIDE.format(directory=str(directory), library=library))
+    assert list(directory.iterdir()) == []
+    reading.watch(server.pid, "libssl-hidden")
+    text = text_of(server.pid, "libssl-hidden")
+    assert text != text_of(os.getpid(), "libssl")[: len(text)]

@@ -152,8 +152,8 @@ def test_which_files_are_looked_into(name: str, is_program: bool, wanted: bool) 
 
 
 def test_why_nothing_is_seen() -> None:
-    assert "Java" in unseen("", "java")
-    assert unseen("", "python") == ""
+    assert "Java" in unseen("java")
+    assert unseen("python") == ""
 
 
 def test_gnutls_is_found() -> None:

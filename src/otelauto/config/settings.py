@@ -61,7 +61,8 @@ class Ebpf:
         True,
         kinds.BOOLEAN,
         "Read what watched processes send and receive through OpenSSL or GnuTLS, by probes on "
-        "the library's functions. They cost the service most of what otelauto costs it.",
+        "the library's functions. They cost the service most of what otelauto costs it. Never with "
+        "`ebpf.system_wide`.",
     )
     bpf_debug: bool = setting(
         False,

@@ -132,6 +132,6 @@ def spots(image: Image, library: TlsLibrary, found: Mapping[str, Symbol]) -> lis
     return [by_offset[offset] for offset in sorted(by_offset)]
 
 
-def unseen(path: str, language: str) -> str:
-    """Why nothing of a program's TLS is seen, if it has any; empty if that is not known."""
-    return UNSEEN.get(language or elf.language(path), "")
+def unseen(language: str) -> str:
+    """Why nothing is seen of the TLS of a program of that language; empty if that is not known."""
+    return UNSEEN.get(language, "")

@@ -58,6 +58,11 @@ def _gunicorn(bind: str) -> list[str | Path]:
     return [sys.executable, *words.split(), "--bind", bind, "flask_app:application"]
 
 
+def _gunicorn_tls(port: int, directory: Path) -> list[str | Path]:
+    cert, key = certificate(directory)
+    return [*_gunicorn(f"127.0.0.1:{port}"), "--certfile", cert, "--keyfile", key]
+
+
 def _uvicorn_tls(port: int, directory: Path) -> list[str | Path]:
     cert, key = certificate(directory)
     return [*_uvicorn(port, directory), "--ssl-certfile", cert, "--ssl-keyfile", key]
@@ -156,6 +161,7 @@ ALL = (
 TLS = (
     Server("python-http.server-tls", _python("http_server.py"), tls=True),
     Server("nginx-static-tls", _nginx("static.conf", tls=True), ANSWERS_EARLY, tls=True),
+    Server("gunicorn-flask-tls", _gunicorn_tls, NO_PIPELINING, APPLICATION, tls=True),
     Server("uvicorn-fastapi-tls", _uvicorn_tls, env=APPLICATION, tls=True),
     Server("node-https", _node("http.js"), tls=True),
     Server("go-net/http-tls", _built("nethttp"), env=SINGLE_PATH, tls=True),

@@ -39,8 +39,7 @@ int emit_each(void *context)
 		.inode = 0x2728292a2b2c2d2e,
 		.protocol = 0x2f30,
 		.path_length = 0x3132,
-		.plaintext = 0x33,
-		.pad = { 0xff, 0xff, 0xff },
+		.plaintext = 0x33, .pad = { 0xff, 0xff, 0xff },
 		.carrier = 0x3435363738393a3b,
 	};
 	struct segment segment = {
