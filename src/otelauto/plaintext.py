@@ -41,13 +41,25 @@ FILES_MAX: Final = 256  # of which it is remembered what is in them
 
 @dataclass(slots=True)
 class Found:
-    """A TLS library in a process. ``state`` is attached or refused, for the reason ``why``."""
+    """A TLS library in a process. ``state`` is attached, or refused or excluded for a ``why``.
+
+    ``stepped`` of ``probes`` are at instructions that the kernel does not emulate.
+    """
 
     library: str
     path: str
     state: str
     why: str = ""
     link: Link | None = None
+    probes: int = 0
+    stepped: int = 0
+
+    def row(self) -> dict[str, object]:
+        """What is reported of it."""
+        return {
+            "library": self.library, "path": self.path, "state": self.state, "why": self.why,
+            "probes": self.probes, "stepped": self.stepped,
+        }  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -155,10 +167,7 @@ class Plaintext:
         with self._news:
             known = self._processes.get(tgid)
             found = [] if known is None else [one for one in known.found.values() if one]
-            rows = [
-                {"library": one.library, "path": one.path, "state": one.state, "why": one.why}
-                for one in found
-            ]
+            rows = [one.row() for one in found]
             why = self.why
             if not rows and known is not None:
                 why = unseen(known.language)
@@ -271,6 +280,8 @@ class Plaintext:
                     continue  # replaced meanwhile: the next path still leads there
             else:
                 found.state, found.why = "attached", ""
+                found.probes = len(contents[1])
+                found.stepped = sum(spot.stepped for spot in contents[1])
                 log.info(
                     "reading plaintext library=%s pid=%d file=%s", found.library, tgid, mapped.path
                 )

@@ -84,11 +84,11 @@ class LibraryProbes:
     """
 
     OBJECT = "tls"
+    links = 0  # that are open
     PROGRAMS: tuple[str, ...] = ("tls_enter", "tls_return")  # those of links
 
     def __init__(self, sockets: BpfObject, cpus: int, system_wide: bool) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self.links = 0  # that are open
         with ExitStack() as undo:
             self._object = BpfObject(self.OBJECT)
             undo.callback(self._object.close)
