@@ -259,7 +259,8 @@ class Plaintext:
                 )
                 return found
             break
-        if is_program and found.library == UNKNOWN:  # it could not be looked into
+        gone = not file_of(f"{self._root}/{tgid}/statm")
+        if gone or (is_program and found.library == UNKNOWN):  # it could not be looked into
             return None
         self._counters.add(LINKS_REFUSED)
         log.warning("no plaintext of %s in %s: %s", found.library, found.path, found.why)

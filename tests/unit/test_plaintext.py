@@ -28,6 +28,7 @@ class Probes(LibraryProbes):
         self.made: list[tuple[int, str, int]] = []
         self.closed: list[int] = []
         self.refusals: list[KernelError] = []
+        self.ending: type[KernelError] | None = None
         self.sockets = False
 
     def watch_sockets(self) -> list[Probe]:
@@ -38,6 +39,8 @@ class Probes(LibraryProbes):
         self.sockets = False
 
     def link(self, tgid: int, path: str, spots: Sequence[Spot]) -> Link:
+        if self.ending:
+            raise self.ending
         if self.refusals:
             raise self.refusals.pop(0)
         self.made.append((tgid, path, len(spots)))
@@ -161,6 +164,26 @@ def test_a_refusal_is_counted_and_not_tried_again(
     assert states(plaintext, 10) == [("refused", "the kernel refuses the probes: no")]
     assert probes.made == []
     assert counters.get(LINKS_REFUSED) == 1
+
+
+def test_a_process_that_ends_meanwhile_is_no_refusal(
+    tree: Tree, probes: Probes, plaintext: Plaintext, counters: Counters
+) -> None:
+    tree.process(10, "libssl.so.3")
+    statm = tree.root / "10" / "statm"
+
+    class EndingError(KernelError):
+        """The process ends while the kernel is asked."""
+
+        def __init__(self) -> None:
+            super().__init__("no such process")
+            statm.unlink()
+
+    probes.ending = EndingError
+    plaintext.look(10, "")
+    plaintext.settle(DEADLINE_S)
+    assert states(plaintext, 10) == []
+    assert counters.get(LINKS_REFUSED) == 0
 
 
 def test_a_file_that_goes_while_it_is_opened_is_opened_by_another_path(
