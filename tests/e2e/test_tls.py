@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.harness import servers, traffic
-from tests.e2e.harness.process import Process, free_port
+from tests.e2e.harness.process import Process, accepts, free_port
 from tests.e2e.harness.rig import Rig, path_of, status_of
 
 pytestmark = pytest.mark.e2e
@@ -96,6 +96,41 @@ def test_a_service_that_starts_later_is_read(tmp_path: Path) -> None:
         fetch(port, "/items/later")
         (span,) = rig.wait_for_paths(["/items/later"])
         assert span["kind"] == "server"
+
+
+BECOME = (
+    "import os, ssl, sys\n"
+    "sys.stdin.readline()\n"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+)
+
+
+def test_a_process_that_runs_another_program_is_read_on(tmp_path: Path) -> None:
+    """The same process and the same library, mapped anew."""
+    port = free_port()
+    cert, key = servers.certificate(tmp_path)
+    script: list[str | Path] = [servers.PYTHON / "http_server.py", str(port)]
+    environment = {"TLS_CERT": cert, "TLS_KEY": key, "ACCESS_LOG": str(tmp_path / "access.log")}
+    with Process(
+        [sys.executable, "-c", BECOME, *script],
+        tmp_path / "server.err",
+        env=environment,
+        stdin=subprocess.PIPE,
+    ) as process:
+        stdin = process.popen.stdin
+        assert stdin is not None
+
+        def attached(times: int) -> bool:
+            return rig.process.stderr().count('msg="reading plaintext') == times
+
+        with stdin, Rig(tmp_path, {"pids": [process.pid]}) as rig:
+            rig.process.wait_for(lambda: attached(1), "the first program's library has probes")
+            stdin.write(b"\n")
+            stdin.flush()
+            process.wait_for(lambda: accepts(port), "the second program listens")
+            rig.process.wait_for(lambda: attached(2), "its library has probes")
+            fetch(port, "/items/second")
+            rig.wait_for_paths(["/items/second"])
 
 
 def test_it_can_be_turned_off(tmp_path: Path) -> None:
