@@ -166,7 +166,8 @@ class Plaintext:
         """What is seen of one process's TLS: its libraries, and why not."""
         with self._news:
             known = self._processes.get(tgid)
-            found = [] if known is None else [one for one in known.found.values() if one]
+            # The thread may be adding to them: a list is made at once.
+            found = [] if known is None else [one for one in list(known.found.values()) if one]
             rows = [one.row() for one in found]
             why = self.why
             if not rows and known is not None:
@@ -181,7 +182,10 @@ class Plaintext:
             with self._news:
                 tgid = self._next()
             if tgid is not None:
-                self._look(tgid)
+                try:
+                    self._look(tgid)
+                except Exception:  # one process's, not everybody's
+                    log.exception("the TLS of pid=%d is not read: please report this", tgid)
             with self._news:
                 self._news.notify_all()
         self._release()
@@ -297,6 +301,8 @@ class Plaintext:
     def _contents(self, path: str) -> tuple[TlsLibrary, list[Spot]] | None:
         """What is in a file, looked up once: workers have the same."""
         key = file_of(path)
+        if not key:
+            return None
         if key not in self._known:
             if len(self._known) >= FILES_MAX:
                 self._known.clear()
