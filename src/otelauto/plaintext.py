@@ -101,7 +101,7 @@ class Plaintext:
         self._thread: threading.Thread | None = None
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._links_max = min(LINKS_MAX, max(descriptors - ENOUGH_DESCRIPTORS, 16) // 2)
-        self._links = 0
+        self._linked = {False: 0, True: 0}  # links, by whether they are Go's
 
     # ---- told by the thread of the targets ----
 
@@ -213,9 +213,9 @@ class Plaintext:
             for found in self._gone.pop().found.values():
                 if found is not None and found.link is not None:
                     found.link.close()
-                    self._links -= 1
-        for probes in (self._probes, self._go):
-            if probes is not None and not probes.links:
+                    self._linked[found.library == GO.name] -= 1
+        for is_go, probes in ((False, self._probes), (True, self._go)):
+            if probes is not None and not self._linked[is_go]:
                 probes.leave_sockets()
 
     def _look(self, tgid: int) -> None:
@@ -313,13 +313,13 @@ class Plaintext:
         probes, why = (self._go, self._why_no_go) if library is GO else (self._probes, self.why)
         if probes is None:
             raise KernelError(why)
-        if self._links >= self._links_max:
+        if sum(self._linked.values()) >= self._links_max:
             raise KernelError(f"{self._links_max} libraries have probes: that is the limit")
         for probe in probes.watch_sockets():
             if probe.state != "attached":
                 raise KernelError(f"{probe.name} on {probe.hook} is {probe.state}: {probe.why}")
         link = probes.link(tgid, path, spots)
-        self._links += 1
+        self._linked[library is GO] += 1
         return link
 
 

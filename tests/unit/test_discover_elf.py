@@ -14,8 +14,8 @@ import pytest
 from tests.elf_files import BASE, CODE, CODE_AT, Elf, go_program, note
 
 from otelauto.discover.elf import PIECE, ElfError, Image, language
+from otelauto.discover.golang import built_by
 from otelauto.discover.golang import functions as go_functions
-from otelauto.discover.golang import version
 from otelauto.discover.symbols import defined, functions
 from otelauto.discover.tls_libraries import find_library
 
@@ -155,7 +155,7 @@ def read_all(path: Path) -> None:
         lambda image: image.functions(("SSL_read", "shop"), ".dynsym"),
         lambda image: image.functions(("main", "shop"), ".symtab"),
         lambda image: image.relative_addend(BASE),
-        version,
+        built_by,
         lambda image: go_functions(image, ("crypto/tls.(*Conn).Read",)),
     ):
         with suppress(ElfError), Image(str(path)) as image:

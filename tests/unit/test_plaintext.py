@@ -119,7 +119,8 @@ def test_one_link_a_process_and_file(tree: Tree, probes: Probes, plaintext: Plai
         plaintext.look(tgid, "")
         plaintext.settle(DEADLINE_S)
     assert [made[0] for made in probes.made] == [10, 10, 11]
-    assert {spots for _, _, spots in probes.made} == {8}
+    (places,) = {spots for _, _, spots in probes.made}
+    assert places >= 4, "reads, writes, handshakes and the end"
     assert probes.sockets
     assert states(plaintext, 10) == [("attached", "")] * 2
 

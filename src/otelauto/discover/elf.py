@@ -111,7 +111,7 @@ class Image:
         if not head.startswith(_MAGIC):
             raise ElfError("not a 64-bit little-endian ELF file")
         (
-            self.kind, self.machine, _, self.entry, self._segments_at, self._sections_at, _, _,
+            _, self.machine, _, _, self._segments_at, self._sections_at, _, _,
             self._segment_size, self._segment_count, self._section_size, self._section_count,
             self._section_names,
         ) = _HEADER.unpack(head)  # fmt: skip

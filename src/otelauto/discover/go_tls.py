@@ -13,7 +13,7 @@ from typing import Final
 
 from otelauto.discover.decode import Convention, Cost, ProbePoint, probe_point, sweep
 from otelauto.discover.elf import MACHINE_X86_64, ElfError, Image
-from otelauto.discover.golang import Function, GoError, checks_stack, functions
+from otelauto.discover.golang import Function, GoError, built_by, checks_stack, functions
 from otelauto.kernel.uprobes import Spot, TlsCall
 
 READ: Final = "crypto/tls.(*Conn).Read"
@@ -34,6 +34,20 @@ def find_spots(image: Image) -> list[Spot]:
 
     Raises ElfError with the reason why it cannot be probed.
     """
+    try:
+        return _find_spots(image)
+    except ElfError as error:
+        raise GoError(f"({_built_by(image)}) {error}") from error
+
+
+def _built_by(image: Image) -> str:
+    try:
+        return built_by(image)
+    except ElfError:
+        return "Go of a version that it does not tell"
+
+
+def _find_spots(image: Image) -> list[Spot]:
     if image.machine != MACHINE_X86_64:
         raise GoError("is for a processor whose Go programs are not understood")
     found = functions(image, CALLS)

@@ -67,18 +67,7 @@ class _Table:
     end: int
 
 
-def version(image: Image) -> tuple[int, int]:
-    """(1, 22) of a program that Go 1.22.4 built; raises GoError where it is not told."""
-    text = version_text(image)
-    number = text.removeprefix("go").partition(" ")[0].split(".")
-    try:
-        digits = "".join(letter if letter.isdigit() else " " for letter in number[1]).split()
-        return int(number[0]), int(digits[0])
-    except (IndexError, ValueError) as error:
-        raise GoError(f"was built by {text!r}, which is no release of Go") from error
-
-
-def version_text(image: Image) -> str:
+def built_by(image: Image) -> str:
     """What built the program, as Go itself says it: ``go1.22.4``, ``devel go1.23-...``."""
     at = _build_information(image)
     head = image.read_file(at, _BUILD_INFO_SIZE)

@@ -7,6 +7,7 @@ read, be it shared or linked into a program that exports them.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from otelauto.discover.elf import ElfError, Image, Symbol
 from otelauto.discover.mappings import Mapped
 from otelauto.discover.symbols import defined
 from otelauto.kernel.uprobes import Spot, TlsCall
+
+log = logging.getLogger("otelauto.discover")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +95,24 @@ def find_library(path: str) -> tuple[TlsLibrary, list[Spot]] | None:
     with image:
         if elf.is_go(image):
             places = go_tls.find_spots(image)
-            return (GO, places) if places else None
-        for library in LIBRARIES:
+            found = (GO, places) if places else None
+        else:
             try:
-                found = defined(image, library.calls)
-                calls = {library.calls[name] for name in found}
-                if calls.intersection(_READS) and calls.intersection(_WRITES):
-                    return library, spots(image, library, found)
+                found = _find_named(image)
             except ElfError:
                 return None
+        if found:
+            log.debug("%s in %s, build id %s: %s", found[0].name, path, image.build_id, found[1])
+        return found
+
+
+def _find_named(image: Image) -> tuple[TlsLibrary, list[Spot]] | None:
+    """The library whose functions the file names."""
+    for library in LIBRARIES:
+        named = defined(image, library.calls)
+        calls = {library.calls[name] for name in named}
+        if calls.intersection(_READS) and calls.intersection(_WRITES):
+            return library, spots(image, library, named)
     return None
 
 

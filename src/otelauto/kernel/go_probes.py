@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from otelauto.kernel.objects import BpfObject
@@ -39,11 +40,12 @@ class GoProbes(LibraryProbes):
         """
         # The kernel goes by this order: a call whose beginning is seen has its end seen.
         ordered = sorted(spots, key=lambda spot: not spot.leaves)
-        return self._link(tgid, path, [("go_call", ordered, 0)])
+        link = self._link(tgid, path, [("go_call", ordered, 0)])
+        link.closed = partial(self._forget, tgid)
+        return link
 
-    def _closed(self, tgid: int) -> None:
+    def _forget(self, tgid: int) -> None:
         """What is known of the calls that the process was in is of no use any more."""
-        super()._closed(tgid)
         for key in self._object.keys("go_calls", KEY.size):
             if KEY.unpack(key)[1] == tgid:
                 self._object.delete("go_calls", key)

@@ -15,7 +15,6 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, TypeAlias
 
 from otelauto import abi
@@ -84,7 +83,6 @@ class LibraryProbes:
     """
 
     OBJECT = "tls"
-    links = 0  # that are open
     PROGRAMS: tuple[str, ...] = ("tls_enter", "tls_return")  # those of links
 
     def __init__(self, sockets: BpfObject, cpus: int, system_wide: bool) -> None:
@@ -141,13 +139,7 @@ class LibraryProbes:
         except OSError as error:
             link.close()
             raise KernelError(_refusal(error)) from error
-        self.links += 1
-        link.closed = partial(self._closed, tgid)
         return link
-
-    def _closed(self, _tgid: int) -> None:
-        """A link into that process is no more."""
-        self.links -= 1
 
     def _create(self, program: str, tgid: int, path: str, spots: Sequence[Spot], flags: int) -> int:
         name = ctypes.create_string_buffer(os.fsencode(path))
