@@ -26,10 +26,12 @@ from benches.scrape import scrapes
 from benches.services import SERVICES
 from benches.startup import startup
 from benches.steady import steady
+from benches.tls import tls
 
 COMMAND: Final = "python -m benches"
 ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
     **{name: saturation(name) for name in SERVICES},
+    "tls": tls,
     "steady": steady,
     "lane": lane,
     "rates": at_rates,

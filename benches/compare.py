@@ -54,14 +54,19 @@ def by_itself(service: Running, make_load: MakeLoad) -> Cell:
 
 
 def watched(
-    bench: Bench, service: Running, settings: Mapping[str, str], make_load: MakeLoad
+    bench: Bench,
+    service: Running,
+    settings: Mapping[str, str],
+    make_load: MakeLoad,
+    first_load: MakeLoad | None = None,
 ) -> Cell:
     """The service under load while otelauto watches it, and what that cost otelauto.
 
-    BenchError if there were no spans.
+    ``first_load`` comes before what is measured, instead of :func:`warm_up`. BenchError if there
+    were no spans.
     """
     with otelauto(bench.directory, [service.port], settings) as agent:
-        first = warm_up(service)
+        first = first_load() if first_load else warm_up(service)
         agent.settle()
         before = cpu_ns([agent.pid])
         cell = by_itself(service, make_load)

@@ -230,9 +230,12 @@ class Load:
         return self.requests / self.seconds
 
 
-def wrk(port: int, path: str, seconds: int, connections: int = CONNECTIONS) -> Load:
+def wrk(
+    port: int, path: str, seconds: int, connections: int = CONNECTIONS, scheme: str = "http"
+) -> Load:
     """As many requests as the service answers, over kept connections."""
-    words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"]
+    url = f"{scheme}://127.0.0.1:{port}{path}"
+    words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url]
     said = subprocess.run(
         pinned(OTHER_CPU, words), capture_output=True, text=True, check=True, timeout=seconds + 60
     ).stdout

@@ -41,7 +41,7 @@ HOW = (
 METRICS, TRACES, SDK = "otelauto, metrics", "otelauto, metrics + traces", "OTel SDK"
 
 
-def _cells(compared: Compared) -> tuple[str, ...]:
+def cells(compared: Compared) -> tuple[str, ...]:
     """A row of the table."""
     cells = (
         compared.title,
@@ -133,6 +133,6 @@ def saturation(name: str) -> Callable[[Bench], Section]:
             if SERVICES[name].has_sdk:
                 rows.append(_compare_sdk(bench, name, receiver, plain))
         budgets = _budgets(rows) if name == "epoll" else []
-        return Section(TITLE, HOW, HEADER, [_cells(row) for row in rows], budgets)
+        return Section(TITLE, HOW, HEADER, [cells(row) for row in rows], budgets)
 
     return bench_service

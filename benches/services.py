@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.certificates import self_signed
 from tests.e2e.harness.process import Process, accepts, free_port
 
 from benches.harness import BENCHES, BUILT, ROOT, SERVICE_CPU, pinned
@@ -29,13 +30,22 @@ class Service:
     path: str = ITEM  # what is asked for
 
 
-def _nginx(port: int, directory: Path) -> list[str | Path]:
+def _nginx(port: int, directory: Path, ssl: str = "", files: str = "") -> list[str | Path]:
     (directory / "items").mkdir(exist_ok=True)
     (directory / "items" / "17").write_text("item 17\n")
     text = (BENCHES / "servers" / "nginx.conf").read_text()
     configuration = directory / "nginx.conf"
-    configuration.write_text(text.replace("@PORT@", str(port)).replace("@DIR@", str(directory)))
+    marks = {"PORT": str(port), "DIR": str(directory), "SSL": ssl, "CERTIFICATE": files}
+    for mark, value in marks.items():
+        text = text.replace(f"@{mark}@", value)
+    configuration.write_text(text)
     return ["nginx", "-p", directory, "-c", configuration]
+
+
+def nginx_over_tls(port: int, directory: Path) -> list[str | Path]:
+    """The same nginx, with a certificate of its own."""
+    cert, key = self_signed(directory, "server")
+    return _nginx(port, directory, " ssl", f"ssl_certificate {cert}; ssl_certificate_key {key};")
 
 
 def _uvicorn(port: int, _: Path) -> list[str | Path]:

@@ -151,6 +151,7 @@ enum tls_call {
 	TLS_WRITE_OUT = 4,     /* f(session, buffer, size, *bytes): more than 0 if they were accepted */
 	TLS_HANDSHAKE = 5,     /* f(session) */
 	TLS_FREE = 6,          /* f(session): the end of it */
+	TLS_LEAVES = 256,      /* Go, added to one of these: it is a return instruction */
 };
 
 struct process_event {

@@ -5,9 +5,10 @@
  *
  * A library that owns its socket calls it inside the TLS call, on the same thread: a record there is
  * proof. One that is handed ciphertext and gives it back leaves evidence only: a thread receives from
- * one socket, and from no other before it calls the library, and the length of the record on the
- * socket is the one that the plaintext implies. Two such in a row are proof, a handshake message
- * counting as one; where they contradicted each other before, more. Until then there is no peer.
+ * one socket, and from no other before it calls the library, for one session first; or it writes for
+ * one session, and for no other before it sends; and the length of the record on the socket is the
+ * one that the plaintext implies. Two such in a row are proof, a handshake message counting as one;
+ * where they contradicted each other before, more. Until then there is no peer.
  */
 #ifndef OTELAUTO_SESSIONS_H
 #define OTELAUTO_SESSIONS_H
@@ -19,7 +20,7 @@ enum {
 	PLAINTEXT_MAX = 16384,
 	EVIDENCE_NEEDED = 2,
 	EVIDENCE_NEEDED_MAX = 64,
-	SAME_STACK = 1 << 20,       /* bytes between the frames of a call and of one inside it */
+	SAME_STACK = 1 << 15,       /* bytes between the frames of a call and of one inside it */
 };
 
 enum { CONTENT_HANDSHAKE = 22, CONTENT_DATA = 23 };
@@ -70,8 +71,9 @@ struct tls_thread {
 	__u8 hello;                   /* ... and it brought a handshake message that no call has taken */
 	__u8 claimed;                 /* a TLS call was made since `received` was read */
 	__u8 pad[3];
-	__u32 written;                /* bytes of the last write, until the next socket call */
-	__u64 writer;                 /* its session */
+	__u32 written;                /* bytes of the first write since a socket was written to */
+	__u64 writer;                 /* the session of all such writes; 0: of several */
+	__u64 taker;                  /* the session of the first TLS call after `received` */
 	__u16 frames[FRAMES_MAX];     /* lengths of the records of application data in it */
 	struct place received;
 };

@@ -10,132 +10,9 @@
 #include "kernel.h"
 #include "helpers.h"
 
-enum { WORKSPACES = 4 }; /* a CPU; a task in a probe may be preempted by another's */
-
-#include "abi.h"
-#include "contract.h"
-#include "targets.h"
-#include "emit.h"
-#include "user_bytes.h"
-#include "copy.h"
-#include "connection.h"
-#include "turns.h"
-#include "sessions.h"
+#include "plaintext.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* ---- records ---- */
-
-INLINE struct workspace *take_workspace(void)
-{
-	for (__u32 slot = 0; slot < WORKSPACES; slot++) {
-		struct workspace *w = workspace_get(slot);
-
-		if (w && !__sync_lock_test_and_set(&w->busy, 1))
-			return w;
-	}
-	return NULL;
-}
-
-/* The opening record; tried again with the next bytes if the ring had no room. */
-INLINE void announce_session(struct session *s, tid_t tid, ktime_ns now)
-{
-	struct connection *c = &s->connection;
-	struct opening o = {
-		.kind = RECORD_OPENING,
-		.role = s->place.role,
-		.family = s->place.family,
-		.connection = c->cookie,
-		.time = now,
-		.tgid = c->tgid,
-		.tid = tid,
-		.netns = s->place.netns,
-		.local_port = s->place.local_port,
-		.remote_port = s->place.remote_port,
-		.inode = s->place.inode,
-		.protocol = s->place.protocol,
-		.plaintext = 1,
-		.carrier = s->place.cookie,
-	};
-
-	__builtin_memcpy(o.local, s->place.local, 16);
-	__builtin_memcpy(o.remote, s->place.remote, 16);
-	o.sequence = __sync_fetch_and_add(&c->sequence, 1);
-	if (!emit_record(&o, sizeof(o), false))
-		__sync_fetch_and_and(&c->bits, ~CONNECTION_ANNOUNCED);
-}
-
-/* The session's own verdict, else that of the endpoint of its socket, as for a socket. */
-INLINE void refresh_session(struct session *s, __u32 generation)
-{
-	struct connection *c = &s->connection;
-	struct endpoint_key key = { .netns = s->place.netns, .port = s->place.local_port,
-				    .local = 1 };
-	struct verdict *found = bpf_map_lookup_elem(&connection_verdicts, &c->cookie);
-
-	c->generation = generation;
-	if (!found && s->place.cookie && s->place.family != AF_UNIX) {
-		found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
-		if (!found) {
-			key.local = 0;
-			key.port = s->place.remote_port;
-			__builtin_memcpy(key.address, s->place.remote, 16);
-			found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
-		}
-	}
-	if (found) {
-		c->verdict = *found;
-		mark(c, CONNECTION_SETTLED);
-	}
-}
-
-/* `length` > 0 bytes of plaintext were read or written; they lie at `address`. */
-INLINE void on_plaintext(struct session *s, __u64 address, __u32 length, enum direction direction)
-{
-	struct shared_state *shared = shared_state();
-	struct connection *c = &s->connection;
-	struct segment_plan plan = { .length = length, .direction = direction };
-	__u32 d = direction & 1, flags = 0;
-	ktime_ns now = bpf_ktime_get_boot_ns();
-	tid_t tid = bpf_get_current_pid_tgid();
-	struct workspace *w;
-	__u64 offset;
-
-	c->tid = tid;
-	if (shared && c->generation != shared->generation)
-		refresh_session(s, shared->generation);
-	if (mark(c, CONNECTION_ANNOUNCED))
-		announce_session(s, tid, now);
-	offset = c->offset[d];
-	c->offset[d] += length;
-	if (!c->started[d]) {
-		c->started[d] = 1;
-		flags = s->greeted ? 0 : FLAG_MIDSTREAM;
-	}
-	if (c->verdict.mode == MODE_NOTHING)
-		return;
-	if (enter_turn(c, direction))
-		flags |= FLAG_TURN_START;
-	w = take_workspace();
-	if (!w) { /* the jump of the offset tells */
-		count(UNREAD_PLAINTEXT_BUSY, 1);
-		count(BYTES_UNREAD, length);
-		return;
-	}
-	__builtin_memset(&w->segment, 0, sizeof(w->segment));
-	w->segment.direction = direction;
-	w->segment.flags = flags;
-	w->segment.length = length;
-	w->segment.offset = offset;
-	plan.user.address = address;
-	want_bytes(c, &plan);
-	copy_segment(w, &plan);
-	c->captured[d] += w->segment.captured;
-	fill_segment(&w->segment, c, RECORD_SEGMENT, tid, now);
-	emit_record(w, sizeof(w->segment) + (w->segment.captured & (2 * CAPTURE_MAX - 1)),
-		    w->records++ % LOOK_EVERY == 0);
-	w->busy = 0;
-}
 
 /* ---- calls ---- */
 
@@ -150,7 +27,7 @@ INLINE bool is_read(__u32 call)
  */
 INLINE void greet(struct session *s, struct tls_thread *t)
 {
-	if (!t->fresh || !t->hello || s->connection.offset[0] || s->connection.offset[1])
+	if (!t->fresh || !t->hello || t->taker != t->session || s->connection.offset[0] || s->connection.offset[1])
 		return;
 	t->hello = 0;
 	s->greeted = 1;
@@ -169,12 +46,7 @@ int tls_enter(struct pt_regs *context)
 	if (!is_watched(tgid))
 		return 0;
 	if (call == TLS_FREE) {
-		struct session_key key = { .session = session, .tgid = tgid };
-
-		s = bpf_map_lookup_elem(&sessions, &key);
-		if (s && mark(&s->connection, CONNECTION_CLOSED))
-			on_ending(&s->connection, FLAG_CLOSED);
-		bpf_map_delete_elem(&sessions, &key);
+		end_session(session, tgid);
 		return 0;
 	}
 	t = tls_thread_get(BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -194,7 +66,10 @@ int tls_enter(struct pt_regs *context)
 	t->stack = stack;
 	t->touched = 0;
 	t->ended = 0;
-	t->claimed = 1;
+	if (!t->claimed) {
+		t->claimed = 1;
+		t->taker = session;
+	}
 	if (t->hello || call == TLS_HANDSHAKE) {
 		s = session_get(session, tgid);
 		if (s)
@@ -220,7 +95,7 @@ INLINE __u32 moved(struct tls_thread *t, __s32 returned)
 /* Plaintext was read from ciphertext that the thread had received itself, as it seems. */
 INLINE void compare_frames(struct session *s, struct tls_thread *t, __u32 length)
 {
-	if (!t->fresh)
+	if (!t->fresh || t->taker != t->session)
 		return;
 	for (int i = 0; i < FRAMES_MAX; i++) {
 		if (t->frames[i] && implies(length, t->frames[i])) {
@@ -228,6 +103,17 @@ INLINE void compare_frames(struct session *s, struct tls_thread *t, __u32 length
 			take_evidence(s, &t->received);
 			return;
 		}
+	}
+}
+
+/* Plaintext was written to a library that gave its ciphertext back: a socket call will follow. */
+INLINE void keep_written(struct tls_thread *t, __u32 length)
+{
+	if (!t->written) {
+		t->written = length;
+		t->writer = t->session;
+	} else if (t->writer != t->session) {
+		t->writer = 0;
 	}
 }
 
@@ -243,7 +129,6 @@ int tls_return(struct pt_regs *context)
 	if (!t || !t->call || context->sp != t->stack + 8)
 		return 0;
 	call = t->call;
-	t->written = 0;
 	length = call == TLS_HANDSHAKE ? 0 : moved(t, returned);
 	t->call = 0;
 	if (!length) {
@@ -261,8 +146,7 @@ int tls_return(struct pt_regs *context)
 		if (!t->touched)
 			compare_frames(s, t, length);
 	} else if (!t->touched) {
-		t->written = length;
-		t->writer = t->session;
+		keep_written(t, length);
 	}
 	on_plaintext(s, t->buffer, length,
 		     is_read(call) ? DIRECTION_RECEIVED : DIRECTION_SENT);
@@ -271,42 +155,14 @@ int tls_return(struct pt_regs *context)
 
 /* ---- sockets ---- */
 
-/* Where the bytes of the socket call in progress lie: the first vector; 0 if that is not told. */
-INLINE __u64 first_bytes(__u64 *length)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct user_bytes user = {};
-	struct user_vector vector;
-
-	if (is_multi_message_call() || find_user_bytes(task, &user, *length))
-		return 0;
-	if (!user.count)
-		return user.address;
-	if (bpf_probe_read_user(&vector, sizeof(vector), (void *)user.address))
-		return 0;
-	if (*length > vector.length)
-		*length = vector.length;
-	return vector.base;
-}
-
 /* A record passed on `sk` while the thread is in a TLS call: the session's socket. */
 INLINE void on_inner_call(struct tls_thread *t, struct sock *sk, const struct record_header *h)
 {
-	tgid_t tgid = bpf_get_current_pid_tgid() >> 32;
-	struct session *s = session_get(t->session, tgid);
-	struct place place;
+	struct session *s = session_get(t->session, bpf_get_current_pid_tgid() >> 32);
 
 	t->touched = 1;
-	if (!s)
-		return;
-	if (h->bytes[0] == CONTENT_HANDSHAKE && !s->connection.offset[0] &&
-	    !s->connection.offset[1])
-		s->greeted = 1;
-	if (s->owns_socket && s->place.cookie == bpf_get_socket_cookie(sk))
-		return;
-	read_place(sk, &place);
-	bind_session(s, &place);
-	s->owns_socket = 1;
+	if (s)
+		own_socket(s, sk, h);
 }
 
 /* Look at the records that `length` received bytes begin with. False: they begin with none. */
@@ -332,12 +188,6 @@ INLINE bool keep_frames(struct tls_thread *t, __u64 address, __u64 length)
 				 : 0;
 	}
 	return any;
-}
-
-INLINE bool may_carry_tls(struct sock *sk, int result)
-{
-	return result > 0 && is_watched(bpf_get_current_pid_tgid() >> 32) &&
-	       carries_a_stream(sk) && belongs_to_a_process(sk);
 }
 
 SEC("tp_btf/sock_recv_length")
@@ -371,7 +221,6 @@ int tls_received(__u64 *context)
 		return 0;
 	}
 	again = t->received.cookie == bpf_get_socket_cookie(sk);
-	t->written = 0;
 	t->hello = 0;
 	/* Two sockets read before a TLS call: which one is that call's nobody knows. */
 	t->fresh = (t->claimed || again || !t->received.cookie) && address;
@@ -414,7 +263,7 @@ int tls_sent(__u64 *context)
 	}
 	if (written > PLAINTEXT_MAX)
 		written = PLAINTEXT_MAX;
-	s = session_find(t->writer, bpf_get_current_pid_tgid() >> 32);
+	s = t->writer ? session_find(t->writer, bpf_get_current_pid_tgid() >> 32) : NULL;
 	if (s && h.bytes[0] == CONTENT_DATA && implies(written, record_length(&h)) &&
 	    !s->owns_socket && s->place.cookie != bpf_get_socket_cookie(sk)) {
 		struct place place;

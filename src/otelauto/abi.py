@@ -95,6 +95,7 @@ class TlsCall(enum.IntEnum):
     TLS_WRITE_OUT = 4
     TLS_HANDSHAKE = 5
     TLS_FREE = 6
+    TLS_LEAVES = 256
 
 
 class Opening(NamedTuple):

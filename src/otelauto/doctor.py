@@ -154,8 +154,10 @@ def show(report: dict[str, Any]) -> None:
 def target_tls_lines(tls: dict[str, Any]) -> Iterator[str]:
     """What is read of a target's TLS, and why not."""
     for row in tls["libraries"]:
-        why = f": {row['why']}" if row["why"] else ""
-        yield f"    TLS {row['state']}: {row['library']} in {row['path']}{why}"
+        more = f": {row['why']}" if row["why"] else ""
+        if row["probes"]:
+            more = f" ({row['stepped']} of {row['probes']} probes are single-stepped)"
+        yield f"    TLS {row['state']}: {row['library']} in {row['path']}{more}"
     if not tls["libraries"] and tls["why"]:
         yield f"    TLS not seen: {tls['why']}"
 

@@ -171,7 +171,8 @@ class Watcher:
             )
         )
         why = no_plaintext(config) or self.capture.libraries_refused
-        self.plaintext = Plaintext(self.capture.libraries, why, counters)
+        go = self.capture.go, why or self.capture.go_refused
+        self.plaintext = Plaintext(self.capture.libraries, why, counters, go=go)
         self.services = Services()
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
         self._events: deque[abi.ProcessEvent] = deque()
@@ -292,9 +293,13 @@ class Watcher:
     def _look_again(self, event: abi.ProcessEvent) -> None:
         """A target that runs another program, or listens now, may have other libraries."""
         target = self.discovery.targets().get(event.tgid)
-        kinds = (abi.ProcessEventKind.PROCESS_EXEC, abi.ProcessEventKind.PROCESS_LISTEN)
-        if target is not None and event.kind in kinds:
-            self.plaintext.look(event.tgid, target.identity.language)
+        if target is None:
+            return
+        if event.kind == abi.ProcessEventKind.PROCESS_EXEC:
+            self.plaintext.forget(event.tgid)  # links know it by the thread that it was
+        elif event.kind != abi.ProcessEventKind.PROCESS_LISTEN:
+            return
+        self.plaintext.look(event.tgid, target.identity.language)
 
     def _changes(self, event: abi.ProcessEvent) -> Changes:
         match event.kind:

@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from otelauto.counters import Counters, Meaning
+from otelauto.discover.elf import ElfError
 from otelauto.discover.mappings import Mapped, opening_paths, read_mapped
-from otelauto.discover.tls_libraries import TlsLibrary, find_library, is_candidate, unseen
+from otelauto.discover.tls_libraries import GO, TlsLibrary, find_library, is_candidate, unseen
+from otelauto.discover.untouched import why_untouched
 from otelauto.errors import KernelError
+from otelauto.kernel.go_probes import GoProbes
 from otelauto.kernel.uprobes import LibraryProbes, Link, Spot
 
 log = logging.getLogger("otelauto")
@@ -38,13 +41,25 @@ FILES_MAX: Final = 256  # of which it is remembered what is in them
 
 @dataclass(slots=True)
 class Found:
-    """A TLS library in a process. ``state`` is attached or refused, for the reason ``why``."""
+    """A TLS library in a process. ``state`` is attached, or refused or excluded for a ``why``.
+
+    ``stepped`` of ``probes`` are at instructions that the kernel does not emulate.
+    """
 
     library: str
     path: str
     state: str
     why: str = ""
     link: Link | None = None
+    probes: int = 0
+    stepped: int = 0
+
+    def row(self) -> dict[str, object]:
+        """What is reported of it."""
+        return {
+            "library": self.library, "path": self.path, "state": self.state, "why": self.why,
+            "probes": self.probes, "stepped": self.stepped,
+        }  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -65,9 +80,15 @@ class Plaintext:
     """
 
     def __init__(
-        self, probes: LibraryProbes | None, why: str, counters: Counters, root: str = "/proc"
+        self,
+        probes: LibraryProbes | None,
+        why: str,
+        counters: Counters,
+        root: str = "/proc",
+        go: tuple[GoProbes | None, str] = (None, ""),
     ) -> None:
         self._probes = probes
+        self._go, self._why_no_go = go
         self._counters = counters
         self._root = root
         self.why = why
@@ -80,7 +101,7 @@ class Plaintext:
         self._thread: threading.Thread | None = None
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._links_max = min(LINKS_MAX, max(descriptors - ENOUGH_DESCRIPTORS, 16) // 2)
-        self._links = 0
+        self._linked = {False: 0, True: 0}  # links, by whether they are Go's
 
     # ---- told by the thread of the targets ----
 
@@ -145,14 +166,12 @@ class Plaintext:
         """What is seen of one process's TLS: its libraries, and why not."""
         with self._news:
             known = self._processes.get(tgid)
-            found = [] if known is None else [one for one in known.found.values() if one]
-            rows = [
-                {"library": one.library, "path": one.path, "state": one.state, "why": one.why}
-                for one in found
-            ]
+            # The thread may be adding to them: a list is made at once.
+            found = [] if known is None else [one for one in list(known.found.values()) if one]
+            rows = [one.row() for one in found]
             why = self.why
             if not rows and known is not None:
-                why = unseen(f"{self._root}/{tgid}/exe", known.language)
+                why = unseen(known.language)
         return {"libraries": rows, "why": why}
 
     # ---- the thread ----
@@ -163,7 +182,10 @@ class Plaintext:
             with self._news:
                 tgid = self._next()
             if tgid is not None:
-                self._look(tgid)
+                try:
+                    self._look(tgid)
+                except Exception:  # one process's, not everybody's
+                    log.exception("the TLS of pid=%d is not read: please report this", tgid)
             with self._news:
                 self._news.notify_all()
         self._release()
@@ -191,9 +213,10 @@ class Plaintext:
             for found in self._gone.pop().found.values():
                 if found is not None and found.link is not None:
                     found.link.close()
-                    self._links -= 1
-        if not self._links and self._probes is not None:
-            self._probes.leave_sockets()
+                    self._linked[found.library == GO.name] -= 1
+        for is_go, probes in ((False, self._probes), (True, self._go)):
+            if probes is not None and not self._linked[is_go]:
+                probes.leave_sockets()
 
     def _look(self, tgid: int) -> None:
         """Bring one process's links up to date, and say when to look again."""
@@ -242,24 +265,34 @@ class Plaintext:
             return None
         found = Found(UNKNOWN, mapped.path, "refused", "its file cannot be opened")
         for path in opening_paths(self._root, tgid, mapped):
-            contents = self._contents(path)
+            try:
+                contents = self._contents(path)
+            except ElfError as error:
+                found.library, found.why = GO.name, f"the program {error}"
+                break
             if contents is None:
                 return None
             found.library = contents[0].name
+            if why := why_untouched(link_of(f"{self._root}/{tgid}/exe")):
+                found.state, found.why = "excluded", why
+                return found
             try:
-                found.link = self._link(tgid, path, contents[1])
+                found.link = self._link(tgid, path, *contents)
             except KernelError as error:
                 found.why = error.message
                 if isinstance(error.__cause__, FileNotFoundError):
                     continue  # replaced meanwhile: the next path still leads there
             else:
                 found.state, found.why = "attached", ""
+                found.probes = len(contents[1])
+                found.stepped = sum(spot.stepped for spot in contents[1])
                 log.info(
                     "reading plaintext library=%s pid=%d file=%s", found.library, tgid, mapped.path
                 )
                 return found
             break
-        if is_program and found.library == UNKNOWN:  # it could not be looked into
+        gone = not file_of(f"{self._root}/{tgid}/statm")
+        if gone or (is_program and found.library == UNKNOWN):  # it could not be looked into
             return None
         self._counters.add(LINKS_REFUSED)
         log.warning("no plaintext of %s in %s: %s", found.library, found.path, found.why)
@@ -268,23 +301,34 @@ class Plaintext:
     def _contents(self, path: str) -> tuple[TlsLibrary, list[Spot]] | None:
         """What is in a file, looked up once: workers have the same."""
         key = file_of(path)
+        if not key:
+            return None
         if key not in self._known:
             if len(self._known) >= FILES_MAX:
                 self._known.clear()
             self._known[key] = find_library(path)
         return self._known[key]
 
-    def _link(self, tgid: int, path: str, spots: list[Spot]) -> Link:
-        if self._probes is None:
-            raise KernelError(self.why)
-        if self._links >= self._links_max:
+    def _link(self, tgid: int, path: str, library: TlsLibrary, spots: list[Spot]) -> Link:
+        probes, why = (self._go, self._why_no_go) if library is GO else (self._probes, self.why)
+        if probes is None:
+            raise KernelError(why)
+        if sum(self._linked.values()) >= self._links_max:
             raise KernelError(f"{self._links_max} libraries have probes: that is the limit")
-        for probe in self._probes.watch_sockets():
+        for probe in probes.watch_sockets():
             if probe.state != "attached":
                 raise KernelError(f"{probe.name} on {probe.hook} is {probe.state}: {probe.why}")
-        link = self._probes.link(tgid, path, spots)
-        self._links += 1
+        link = probes.link(tgid, path, spots)
+        self._linked[library is GO] += 1
         return link
+
+
+def link_of(path: str) -> str:
+    """What a symbolic link holds; empty if it cannot be read."""
+    try:
+        return os.readlink(path)  # noqa: PTH115
+    except OSError:
+        return ""
 
 
 def file_of(path: str) -> tuple[int, ...]:

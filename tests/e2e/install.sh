@@ -56,12 +56,16 @@ fi
 if stale "$built/java/Server.class" servers/java; then
 	javac -d "$built/java" servers/java/Server.java
 fi
-if stale "$built/client" clients/go; then
-	(cd clients/go && go build -mod=readonly -o "$built/client" .)
+if stale "$built/client" clients/go install.sh; then
+	(cd clients/go && go build -mod=readonly -o "$built/client" . &&
+		go build -mod=readonly -o "$built/fetch" ./fetch)
 	touch "$built/client"
 fi
-if stale "$built/go-servers" servers/go; then
-	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla)
+if stale "$built/go-servers" servers/go install.sh; then
+	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./tlsecho &&
+		go build -mod=readonly -ldflags='-s -w' -o "$built/nethttp-stripped" ./nethttp &&
+		go build -mod=readonly -buildmode=pie -ldflags='-s -w -linkmode=external' \
+			-o "$built/nethttp-pie" ./nethttp)
 	touch "$built/go-servers"
 fi
 if stale "$built/hyper-server" servers/rust; then

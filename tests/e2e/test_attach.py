@@ -19,7 +19,7 @@ from tests.e2e.harness.servers import BUILT, Server
 pytestmark = pytest.mark.e2e
 CONNECTIONS = 50
 AFTER_ATTACH = 10
-BY_NAME = {server.name: server for server in servers.ALL}
+BY_NAME = {server.name: server for server in servers.ALL + servers.TLS}
 # So many exchanges that their records (under 512 bytes each, two an exchange) fit in the ring even
 # if nobody reads it: nothing may be lost.
 FITTING = 4001

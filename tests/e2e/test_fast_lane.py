@@ -20,14 +20,16 @@ from otelauto.control import ask
 
 pytestmark = pytest.mark.e2e
 REQUESTS = 5_000
+CONNECTIONS = 8
 DURATION = "http.server.request.duration"
 
 
-@pytest.mark.parametrize("name", ["c-epoll", "go-net/http"])
+@pytest.mark.parametrize("name", ["c-epoll", "go-net/http", "node-https"])
 def test_every_request_is_one_span_and_one_measurement(tmp_path: Path, name: str) -> None:
     with contextlib.ExitStack() as stack:
         receiver = stack.enter_context(Receiver())
-        running = stack.enter_context(servers.running(BY_NAME[name], tmp_path))
+        server = BY_NAME[name]
+        running = stack.enter_context(servers.running(server, tmp_path))
         endpoint = {"endpoint": f"http://127.0.0.1:{receiver.port}"}
         socket = tmp_path / "control"
         yaml = json.dumps(
@@ -39,7 +41,7 @@ def test_every_request_is_one_span_and_one_measurement(tmp_path: Path, name: str
             }
         )
         otelauto = stack.enter_context(Otelauto(tmp_path, yaml))
-        with Wrk(tmp_path, running.port, "load") as wrk:
+        with Wrk(tmp_path, running.port, "load", tls=server.tls) as wrk:
             wait_until(lambda: len(served(running.log)) >= REQUESTS, f"{REQUESTS} requests", 60)
             wrk.stop()
             assert wrk.failures() == []
@@ -55,5 +57,7 @@ def test_every_request_is_one_span_and_one_measurement(tmp_path: Path, name: str
         spans = [attributes(span.attributes) for _, span in receiver.spans()]
         idents = Counter(span["url.path"].rpartition("/")[2] for span in spans)
         assert idents == Counter(served(running.log))
+        ports = {span.get("network.peer.port") for span in spans}
+        assert len(ports) == CONNECTIONS, "each of them with its peer"
         whole = sum("http.response.status_code" in span for span in spans)
         assert sum(point.count for point in receiver.points(DURATION)) in (whole, whole - 8)

@@ -9,9 +9,11 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from tests.elf_files import CODE, Elf, go_program, note
 from tests.wire.transcripts import TRANSCRIPTS
 from tests.wire.wire import Wire
 
@@ -20,8 +22,10 @@ from otelauto.config.otlp import ATTRIBUTES, ENDPOINT_AS_GIVEN, HEADERS
 from otelauto.config.setting import declarations
 from otelauto.config.settings import Config
 from otelauto.config.show import as_yaml, secrets
-from otelauto.discover import elf
+from otelauto.discover import elf, golang
 from otelauto.discover.procfs import ProcFs
+from otelauto.discover.symbols import functions
+from otelauto.discover.tls_libraries import find_library
 from otelauto.errors import ConfigError
 from otelauto.export.protobuf import integer, sized
 from otelauto.export.proxy import proxy_for
@@ -120,8 +124,16 @@ def proc(data: bytes) -> None:
 
 
 def executable(data: bytes) -> None:
-    """A program's file."""
-    assert elf.language(str(_file(data))) in ("", "go", "rust")
+    """A program's file: what it was written in, its functions, where probes would go."""
+    path = str(_file(data))
+    assert elf.language(path) in ("", "go", "rust")
+    assert all(0 <= offset < len(data) for offset in functions(path, ("SSL_read", "f")).values())
+    with suppress(elf.ElfError):
+        found = find_library(path)
+        assert all(0 <= spot.offset < len(data) for spot in (found[1] if found else ()))
+    with suppress(elf.ElfError), elf.Image(path) as image:
+        assert isinstance(image.build_id, str)
+        assert golang.built_by(image).isascii()
 
 
 def recording(data: bytes) -> None:
@@ -277,7 +289,13 @@ def seeds(target: str) -> list[bytes]:
             return [path.read_bytes()[:4096] for path in found if path.exists()]
         case "executable":
             kinds = ((b".go.buildinfo", b".n"), (b".rodata", b".n"), (b".text", b".n"))
-            return [*(_program(*names) for names in kinds), b"\x7fELF", b"#!/bin/sh\n", b""]
+            go = go_program(["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write", "f"])
+            code = bytes.fromhex("4883ec18 85d2 7802 55 5d c3 e8f3ffffff c3")
+            named = {name: (CODE + at, 11) for name, at in (("SSL_read", 0), ("SSL_write", 11))}
+            library = Elf(code, named, notes=note(b"GNU\0", 3, bytes(20)))
+            whole = [one.file() for one in (go, library)]
+            assert all(len(one) <= 4096 for one in whole)
+            return [*(_program(*names) for names in kinds), *whole, b"\x7fELF", b"#!/bin/sh\n", b""]
         case "recording":
             wires = [Wire().open() for _ in TRANSCRIPTS]
             for wire, transcript in zip(wires, TRANSCRIPTS, strict=True):

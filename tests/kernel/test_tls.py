@@ -225,6 +225,14 @@ def test_the_socket_is_not_guessed(reading: Reading, server: TlsServer) -> None:
         reading.recorder.wait_for(
             lambda: all(len(each.of(RECEIVED)) == 6 for each in reading.sessions()), "all is read"
         )
+        # ... or written to before either's bytes are sent.
+        for number in range(6):
+            server.run(f"for each in kept: each.tls.write(b'of one length {number}')")
+            server.run("for each in kept: each.flush()")
+            assert one.recv(100) == two.recv(100)
+        reading.recorder.wait_for(
+            lambda: all(len(each.of(SENT)) == 6 for each in reading.sessions()), "all is written"
+        )
         assert {last_opening(each).carrier for each in reading.sessions()} == {0}
         # One after the other there is no doubt: two records are proof.
         for _ in range(2):

@@ -34,6 +34,10 @@ def own(name: str) -> Mapped:
     return next(one for one in mapped if name in one.name)
 
 
+READS = {TlsCall.TLS_READ, TlsCall.TLS_READ_OUT}
+WRITES = {TlsCall.TLS_WRITE, TlsCall.TLS_WRITE_OUT}
+
+
 def test_openssl_is_found_where_the_linker_finds_it() -> None:
     """The places are those of the loaded library, by the dynamic linker's own answer."""
     mapped = own("libssl")
@@ -41,7 +45,10 @@ def test_openssl_is_found_where_the_linker_finds_it() -> None:
     assert found is not None
     library, spots = found
     assert library is OPENSSL
-    assert {spot.call for spot in spots} == set(OPENSSL.calls.values())
+    calls = {spot.call for spot in spots}
+    assert calls >= {TlsCall.TLS_HANDSHAKE, TlsCall.TLS_FREE}
+    assert calls & READS
+    assert calls & WRITES
     loaded = ctypes.CDLL(mapped.path)
     places = {}
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -52,7 +59,12 @@ def test_openssl_is_found_where_the_linker_finds_it() -> None:
                 address = ctypes.cast(getattr(loaded, name), ctypes.c_void_p).value or 0
                 places[name] = address - start + int(fields[2], 16)
     assert functions(mapped.path, OPENSSL.calls) == places
-    assert sorted(spot.offset for spot in spots) == sorted(places.values())
+    for spot in spots:
+        if spot.call in (TlsCall.TLS_HANDSHAKE, TlsCall.TLS_FREE):
+            beginnings = [
+                spot.offset - places[n] for n, c in OPENSSL.calls.items() if c == spot.call
+            ]
+            assert any(0 <= behind < 16 for behind in beginnings)
 
 
 def test_a_program_that_exports_the_functions_is_found_and_others_are_not(tmp_path: Path) -> None:
@@ -140,8 +152,8 @@ def test_which_files_are_looked_into(name: str, is_program: bool, wanted: bool) 
 
 
 def test_why_nothing_is_seen() -> None:
-    assert "Java" in unseen("", "java")
-    assert unseen("", "python") == ""
+    assert "Java" in unseen("java")
+    assert unseen("python") == ""
 
 
 def test_gnutls_is_found() -> None:

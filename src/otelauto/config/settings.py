@@ -60,9 +60,9 @@ class Ebpf:
     tls_plaintext: bool = setting(
         True,
         kinds.BOOLEAN,
-        "Read what watched processes send and receive through OpenSSL or GnuTLS, by probes on "
-        "the library's functions. They cost the service most of what otelauto costs it. Never with "
-        "`ebpf.system_wide`.",
+        "Read what watched processes send and receive through OpenSSL, GnuTLS or Go's "
+        "`crypto/tls`, by probes on the library's functions. They cost the service most of what "
+        "otelauto costs it. Never with `ebpf.system_wide`.",
     )
     bpf_debug: bool = setting(
         False,

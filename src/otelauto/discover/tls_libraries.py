@@ -7,15 +7,20 @@ read, be it shared or linked into a program that exports them.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from otelauto.discover import elf
+from otelauto.discover import elf, go_tls
+from otelauto.discover.decode import probe_point
+from otelauto.discover.elf import ElfError, Image, Symbol
 from otelauto.discover.mappings import Mapped
-from otelauto.discover.symbols import functions
+from otelauto.discover.symbols import defined
 from otelauto.kernel.uprobes import Spot, TlsCall
+
+log = logging.getLogger("otelauto.discover")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,19 @@ GNUTLS: Final = TlsLibrary(
     },
 )
 LIBRARIES: Final = (OPENSSL, GNUTLS)
+# Has a calling convention of its own, and is found by Go's own tables (go_tls.py).
+GO: Final = TlsLibrary("crypto/tls", re.compile(r"(?!)"), go_tls.CALLS)
 # Without one of each there is nothing to read.
 _READS = (TlsCall.TLS_READ, TlsCall.TLS_READ_OUT)
 _WRITES = (TlsCall.TLS_WRITE, TlsCall.TLS_WRITE_OUT)
 
+# OpenSSL's functions that do nothing but call one and the same, with or without a place for the
+# result; that one may be much cheaper to probe.
+_WRAPPERS = (("SSL_read", "SSL_read_ex"), ("SSL_write", "SSL_write_ex"))
+
 # Programs whose TLS is their own: why nothing of it can be seen.
 UNSEEN: Final = {
-    "go": "Go's own TLS (crypto/tls)",
+    "go": "Go without crypto/tls; the TLS of another package is not known",
     "rust": "a TLS library without known functions, as rustls is",
     "java": "the TLS of the Java virtual machine",
 }
@@ -73,38 +84,66 @@ def is_candidate(mapped: Mapped, is_program: bool) -> bool:
 
 
 def find_library(path: str) -> tuple[TlsLibrary, list[Spot]] | None:
-    """The library that the file at ``path`` is or contains, and where its functions are in it."""
+    """The library that the file at ``path`` is or contains, and where its functions are in it.
+
+    Raises ElfError with the reason why a Go program's cannot be probed.
+    """
+    try:
+        image = Image(path)
+    except ElfError:
+        return None
+    with image:
+        if elf.is_go(image):
+            places = go_tls.find_spots(image)
+            found = (GO, places) if places else None
+        else:
+            try:
+                found = _find_named(image)
+            except ElfError:
+                return None
+        if found:
+            log.debug("%s in %s, build id %s: %s", found[0].name, path, image.build_id, found[1])
+        return found
+
+
+def _find_named(image: Image) -> tuple[TlsLibrary, list[Spot]] | None:
+    """The library whose functions the file names."""
     for library in LIBRARIES:
-        found = functions(path, library.calls)
-        calls = {library.calls[name] for name in found}
+        named = defined(image, library.calls)
+        calls = {library.calls[name] for name in named}
         if calls.intersection(_READS) and calls.intersection(_WRITES):
-            return library, spots(path, library, found)
+            return library, spots(image, library, named)
     return None
 
 
-def spots(path: str, library: TlsLibrary, found: Mapping[str, int]) -> list[Spot]:
+def spots(image: Image, library: TlsLibrary, found: Mapping[str, Symbol]) -> list[Spot]:
     """Where probes go: one a place, in the order of the file.
 
     Functions that begin at one place are one function (LibreSSL's aliases): then what the last of
     the table says counts, which writes its result where it is told to.
     """
-    by_offset: dict[int, TlsCall] = {}
+    points = {
+        name: probe_point(image, symbol.address, symbol.size, returning=True)
+        for name, symbol in found.items()
+    }
+    for pair in _WRAPPERS:
+        inner = [
+            probe_point(image, one.address, one.size, returning=True, follow_calls=True)
+            for one in (found.get(name) for name in pair)
+            if one is not None
+        ]
+        # Both are wrappers of one function, which is of the second's kind then: it gets the
+        # second's arguments as they are.
+        is_one = len({point.offset for point in inner}) == 1 and len(inner) == len(pair)
+        if is_one and all(point.inner for point in inner):
+            points.update(zip(pair, inner, strict=True))
+    by_offset: dict[int, Spot] = {}
     for name, call in library.calls.items():
-        if name in found:
-            by_offset[probe_offset(path, found[name])] = call
-    return [Spot(offset, call) for offset, call in sorted(by_offset.items())]
+        if point := points.get(name):
+            by_offset[point.offset] = Spot(point.offset, call, stepped=bool(point.why))
+    return [by_offset[offset] for offset in sorted(by_offset)]
 
 
-def probe_offset(path: str, offset: int) -> int:
-    """Where in the file the probe of the function that begins at ``offset`` is put.
-
-    It must be a place at which the function's arguments are in their registers and its return
-    address on top of the stack.
-    """
-    del path
-    return offset
-
-
-def unseen(path: str, language: str) -> str:
-    """Why nothing of a program's TLS is seen, if it has any; empty if that is not known."""
-    return UNSEEN.get(language or elf.language(path), "")
+def unseen(language: str) -> str:
+    """Why nothing is seen of the TLS of a program of that language; empty if that is not known."""
+    return UNSEEN.get(language, "")

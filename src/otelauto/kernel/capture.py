@@ -18,6 +18,7 @@ from typing import Final
 
 from otelauto import abi
 from otelauto.errors import KernelError
+from otelauto.kernel.go_probes import GoProbes
 from otelauto.kernel.libbpf import library
 from otelauto.kernel.objects import BpfObject, Probe, ProgramCost, RejectedError
 from otelauto.kernel.ring import Ring, Take
@@ -86,6 +87,9 @@ class Capture:
             undo.callback(self._processes.close)
             undo.callback(self._sockets.close)
             self.libraries, self.libraries_refused = self._load_libraries(wanted)
+            if self.libraries:
+                undo.callback(self.libraries.close)
+            self.go, self.go_refused = self._load_go(wanted)
             undo.pop_all()
         self._records = Ring(self._sockets.map_fd("records"), DATA_RING)
         self._events = Ring(self._sockets.map_fd("events"), EVENT_RING)
@@ -124,6 +128,16 @@ class Capture:
             return LibraryProbes(self._sockets, self._cpus, wanted.system_wide), ""
         except KernelError as error:
             return None, error.message
+
+    def _load_go(self, wanted: Wanted) -> tuple[GoProbes | None, str]:
+        """The same for programs written in Go."""
+        if self.libraries is None:
+            return None, self.libraries_refused
+        try:
+            go = GoProbes(self._sockets, self._cpus, wanted.system_wide, self.libraries)
+        except KernelError as error:
+            return None, error.message
+        return go, ""
 
     def _try(self, tier: Tier, wanted: Wanted) -> None:
         """Load and attach one tier, without the programs that the kernel rejects."""
@@ -286,12 +300,16 @@ class Capture:
     def costs(self) -> list[ProgramCost]:
         """What the kernel counted of each program."""
         costs = self._sockets.costs() + self._processes.costs()
-        return costs + self.libraries.costs() if self.libraries else costs
+        return costs + [cost for probes in self._plaintext for cost in probes.costs()]
+
+    @property
+    def _plaintext(self) -> list[LibraryProbes]:
+        return [probes for probes in (self.go, self.libraries) if probes]
 
     def kernel_memory(self) -> int:
         """Bytes of all maps; the state of watched sockets comes on top."""
         own = {n: s for n, s in self._processes.map_memory().items() if n not in SHARED_MAPS}
-        libraries = self.libraries.memory() if self.libraries else 0
+        libraries = sum(probes.memory() for probes in self._plaintext)
         return sum(self._sockets.map_memory().values()) + sum(own.values()) + libraries
 
     def pause(self) -> None:
@@ -307,8 +325,8 @@ class Capture:
 
         Links into libraries are their maker's to close.
         """
-        if self.libraries:
-            self.libraries.leave_sockets()
+        for probes in self._plaintext:
+            probes.leave_sockets()
         self._processes.detach()
         self._sockets.detach()
 
@@ -319,7 +337,7 @@ class Capture:
         self._shared.close()
         self._records.close()
         self._events.close()
-        if self.libraries:
-            self.libraries.close()
+        for probes in self._plaintext:
+            probes.close()
         self._processes.close()
         self._sockets.close()

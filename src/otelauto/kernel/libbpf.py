@@ -57,6 +57,7 @@ SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, ctypes.c_char_p)),
     "bpf_map_lookup_elem": (ctypes.c_int, (ctypes.c_int, ctypes.c_char_p, Pointer)),
+    "bpf_map_get_next_key": (ctypes.c_int, (ctypes.c_int, Pointer, Pointer)),
     "bpf_obj_get_info_by_fd": (
         ctypes.c_int,
         (ctypes.c_int, Pointer, ctypes.POINTER(ctypes.c_uint32)),

@@ -11,6 +11,7 @@ import platform
 import re
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ log = logging.getLogger("otelauto.kernel")
 OBJECTS: Final = Path(__file__).parent / "objects"
 # Sections of programs that are linked to one process's file at a time (kernel/uprobes.py).
 PER_PROCESS: Final = ("uprobe", "uretprobe")
+KEYS_LIMIT: Final = 1 << 18
 FAILED: Final = re.compile(r"^libbpf: prog '(\w+)': failed to load")
 
 # Offsets in struct bpf_prog_info (include/uapi/linux/bpf.h).
@@ -221,6 +223,18 @@ class BpfObject:
             self._lib.call("bpf_map_delete_elem", self.map_fd(name), key)
         except FileNotFoundError:
             return
+
+    def keys(self, name: str, size: int) -> list[bytes]:
+        """The keys, of ``size`` bytes, of a hash map that others may be changing."""
+        found: set[bytes] = set()
+        key, following = None, ctypes.create_string_buffer(size)
+        with suppress(FileNotFoundError):
+            # A walk begins anew when the key that it stands at is deleted.
+            for _ in range(KEYS_LIMIT):
+                self._lib.call("bpf_map_get_next_key", self.map_fd(name), key, following)
+                found.add(following.raw)
+                key = ctypes.create_string_buffer(following.raw, size)
+        return list(found)
 
     def lookup(self, name: str, key: bytes, size: int) -> bytes | None:
         """The value of ``size`` bytes (all CPUs' values in a row for a per-CPU map), or None."""

@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -39,22 +39,40 @@ RETURN: Final = 1  # BPF_F_UPROBE_MULTI_RETURN
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A place in a file, by its offset in bytes, where a function of that kind begins."""
+    """A place in a file, by its offset in bytes, where a function of that kind begins.
+
+    ``leaves``: where it ends, by a return instruction. ``stepped``: the kernel does not emulate the
+    instruction there, so that a hit takes a second trap.
+    """
 
     offset: int
     call: TlsCall
+    leaves: bool = False
+    stepped: bool = False
+
+    @property
+    def cookie(self) -> int:
+        """What the program is told."""
+        return self.call | (TlsCall.TLS_LEAVES if self.leaves else 0)
 
 
 @dataclass(slots=True)
 class Link:
-    """Probes in one process's mapping of one file; closing takes them out of its text."""
+    """Probes in one process's mapping of one file; closing takes them out of its text.
+
+    ``closed`` is called once they are out.
+    """
 
     descriptors: list[int] = field(default_factory=list)
+    closed: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Take the probes out; takes the kernel some tens of ms. May be called again."""
         while self.descriptors:
             os.close(self.descriptors.pop())
+        if self.closed:
+            closed, self.closed = self.closed, None
+            closed()
 
 
 class LibraryProbes:
@@ -64,20 +82,31 @@ class LibraryProbes:
     that look at sockets. Raises KernelError where the kernel does not take them.
     """
 
+    OBJECT = "tls"
+    PROGRAMS: tuple[str, ...] = ("tls_enter", "tls_return")  # those of links
+
     def __init__(self, sockets: BpfObject, cpus: int, system_wide: bool) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         with ExitStack() as undo:
-            self._object = BpfObject("tls")
+            self._object = BpfObject(self.OBJECT)
             undo.callback(self._object.close)
-            for program in ("tls_enter", "tls_return"):
+            for program in self.PROGRAMS:
                 self._object.set_attach_type(program, TRACE_UPROBE_MULTI)
-            for name in SHARED_MAPS:
-                self._object.share_map(name, sockets)
-            self._object.multiply_map("workspaces", cpus)
+            self._arrange_maps(sockets, cpus)
             self._object.set_constants(system_wide=int(system_wide))
             for probe in self._object.load():
                 raise KernelError(f"{probe.name} cannot be attached: {probe.why}")
             undo.pop_all()
+
+    def _arrange_maps(self, sockets: BpfObject, cpus: int) -> None:
+        for name in SHARED_MAPS:
+            self._object.share_map(name, sockets)
+        self._object.multiply_map("workspaces", cpus)
+
+    def lend_maps(self, names: Iterable[str], borrower: BpfObject) -> None:
+        """Let another object that is not loaded yet use these maps."""
+        for name in names:
+            borrower.share_map(name, self._object)
 
     def watch_sockets(self) -> list[Probe]:
         """Attach the programs that look at sockets, unless they are; what became of each."""
@@ -93,13 +122,20 @@ class LibraryProbes:
         Raises KernelError with the reason when the kernel refuses, KernelError with the cause
         ProcessLookupError when there is no such process.
         """
-        link = Link()
+        enter, leave = self.PROGRAMS
         ends = [spot for spot in spots if spot.call is not TlsCall.TLS_FREE]
+        return self._link(tgid, path, [(leave, ends, RETURN), (enter, spots, 0)])
+
+    def _link(self, tgid: int, path: str, parts: Iterable[tuple[str, Sequence[Spot], int]]) -> Link:
+        """Links of (program, places, flags), in this order.
+
+        Returns come first: one that comes without its beginning is passed over.
+        """
+        link = Link()
         try:
-            # Returns first: one that comes without its beginning is passed over.
-            if ends:
-                link.descriptors.append(self._create("tls_return", tgid, path, ends, RETURN))
-            link.descriptors.append(self._create("tls_enter", tgid, path, spots, 0))
+            for program, spots, flags in parts:
+                if spots:
+                    link.descriptors.append(self._create(program, tgid, path, spots, flags))
         except OSError as error:
             link.close()
             raise KernelError(_refusal(error)) from error
@@ -108,7 +144,7 @@ class LibraryProbes:
     def _create(self, program: str, tgid: int, path: str, spots: Sequence[Spot], flags: int) -> int:
         name = ctypes.create_string_buffer(os.fsencode(path))
         offsets = (ctypes.c_uint64 * len(spots))(*(spot.offset for spot in spots))
-        cookies = (ctypes.c_uint64 * len(spots))(*(spot.call for spot in spots))
+        cookies = (ctypes.c_uint64 * len(spots))(*(spot.cookie for spot in spots))
         packed = LINK_ATTRIBUTES.pack(
             self._object.program_fd(program), 0, TRACE_UPROBE_MULTI, 0,
             ctypes.addressof(name), ctypes.addressof(offsets), 0, ctypes.addressof(cookies),

@@ -44,11 +44,13 @@ class Growth:
 class Wrk:
     """wrk, until it is stopped. ``failures`` is what it complained of."""
 
-    def __init__(self, directory: Path, port: int, prefix: str, connections: int = 8) -> None:
+    def __init__(
+        self, directory: Path, port: int, prefix: str, connections: int = 8, *, tls: bool = False
+    ) -> None:
         self._output = (directory / f"{prefix}.wrk").open("w+")
         words = f"wrk -t1 -c{connections} -d{LONG_S} -s {HERE / 'clients' / 'ids.lua'}"
         self.process = Process(
-            [*words.split(), f"http://127.0.0.1:{port}", "--", prefix],
+            [*words.split(), f"{'https' if tls else 'http'}://127.0.0.1:{port}", "--", prefix],
             directory / f"{prefix}.err",
             stdout=self._output.fileno(),
         )

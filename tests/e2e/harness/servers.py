@@ -164,6 +164,8 @@ TLS = (
     Server("gunicorn-flask-tls", _gunicorn_tls, NO_PIPELINING, APPLICATION, tls=True),
     Server("uvicorn-fastapi-tls", _uvicorn_tls, env=APPLICATION, tls=True),
     Server("node-https", _node("http.js"), tls=True),
+    Server("go-net/http-tls", _built("nethttp"), env=SINGLE_PATH, tls=True),
+    Server("go-net/http-tls-stripped", _built("nethttp-stripped"), env=MULTIPATH, tls=True),
 )
 
 
@@ -199,7 +201,10 @@ def running(server: Server, directory: Path) -> Iterator[Running]:
 
 def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
-    programs = ("client", "epoll", "gin", "gorilla", "hyper-server", "nethttp", "java/Server.class")
+    programs = (
+        "client", "epoll", "fetch", "gin", "gorilla", "hyper-server", "nethttp", "nethttp-pie",
+        "nethttp-stripped", "tlsecho", "java/Server.class",
+    )  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):
         lacking.append("express")

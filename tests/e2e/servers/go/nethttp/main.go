@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command nethttp serves the test service with net/http's own mux. Usage: nethttp PORT
+//
+// With TLS_CERT and TLS_KEY in its environment it serves HTTP/1 over TLS.
 package main
 
 import (
+	"crypto/tls"
 	"log"
 	"net/http"
 	"os"
@@ -18,5 +21,10 @@ func main() {
 		mux.HandleFunc("/"+name+"/", handler)
 	}
 	mux.HandleFunc("/status/", service.Status)
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], accesslog.Wrap(mux)))
+	server := &http.Server{Addr: "127.0.0.1:" + os.Args[1], Handler: accesslog.Wrap(mux)}
+	if cert, found := os.LookupEnv("TLS_CERT"); found {
+		server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+		log.Fatal(server.ListenAndServeTLS(cert, os.Getenv("TLS_KEY")))
+	}
+	log.Fatal(server.ListenAndServe())
 }
