@@ -21,7 +21,7 @@ from otelauto.errors import KernelError
 from otelauto.kernel.libbpf import library
 from otelauto.kernel.objects import BpfObject, Probe, ProgramCost, RejectedError
 from otelauto.kernel.ring import Ring, Take
-from otelauto.kernel.tiers import TIERS, Tier
+from otelauto.kernel.tiers import TIERS, HookError, Tier
 
 log = logging.getLogger("otelauto.kernel")
 
@@ -63,6 +63,10 @@ class _Words:
         self.memory.close()
 
 
+def _set_constants(sockets: BpfObject, tier: Tier, wanted: Wanted) -> None:
+    sockets.set_constants(system_wide=int(wanted.system_wide), wake_at=WAKE_AT, **tier.constants())
+
+
 class Capture:
     """The best tier that this kernel allows, loaded and attached.
 
@@ -97,7 +101,10 @@ class Capture:
         self.largest_backlog = 0
 
     def _start(self, wanted: Wanted) -> None:
-        """Try the tiers, best first; raises KernelError when none can be had."""
+        """Try the tiers, best first; raises KernelError when none can be had.
+
+        What is refused can be changed by the user; what this kernel does not have cannot.
+        """
         errors: list[KernelError] = []
         for tier in TIERS:
             try:
@@ -109,7 +116,8 @@ class Capture:
                 self.tier = tier.name
                 self.refusals = [error.message for error in errors]
                 return
-        raise errors[0]
+        refused = [error for error in errors if not (isinstance(error, HookError) and error.absent)]
+        raise (refused or errors)[0]
 
     def _try(self, tier: Tier, wanted: Wanted) -> None:
         """Load and attach one tier, without the programs that the kernel rejects."""
@@ -128,14 +136,13 @@ class Capture:
                     rejected[error.program] = error.message
                     continue
                 undo.pop_all()
+                self._loaded = tier, wanted, rejected
                 return
 
     def _load(self, tier: Tier, wanted: Wanted, rejected: Mapping[str, str]) -> list[Probe]:
         sockets, processes = self._sockets, self._processes
         tier.check(sockets)
-        sockets.set_constants(
-            system_wide=int(wanted.system_wide), wake_at=WAKE_AT, **tier.constants()
-        )
+        _set_constants(sockets, tier, wanted)
         processes.set_constants(
             system_wide=int(wanted.system_wide), report_all_execs=int(wanted.report_all_execs)
         )
@@ -284,7 +291,22 @@ class Capture:
 
     def resume(self) -> bool:
         """See bytes again; what passed meanwhile was not seen. False if a hook is refused now."""
-        return all(probe.state == "attached" for probe in self._sockets.attach())
+        if all(probe.state == "attached" for probe in self._sockets.attach()):
+            return True
+        # Before 5.13 (commit f3a95075549e) a program attaches to a function once: load it again.
+        tier, wanted, rejected = self._loaded
+        with ExitStack() as undo:
+            fresh = BpfObject(tier.object)
+            undo.callback(fresh.close)
+            _set_constants(fresh, tier, wanted)
+            fresh.share_maps(self._sockets)
+            fresh.load(rejected)
+            if any(probe.state != "attached" for probe in fresh.attach()):
+                return False
+            undo.pop_all()
+        self._sockets.close()
+        self._sockets = fresh
+        return True
 
     def detach(self) -> None:
         """Leave every hook; what was captured and counted can still be read."""

@@ -119,6 +119,12 @@ class BpfObject:
         """Use another loaded object's map instead of one of our own."""
         self._lib.call("bpf_map__reuse_fd", self._maps[name], owner.map_fd(name))
 
+    def share_maps(self, owner: BpfObject) -> None:
+        """Use all maps of another loaded object of the same file, but those of its variables."""
+        for name in self._maps:
+            if "." not in name:  # .rodata, .bss
+                self.share_map(name, owner)
+
     def multiply_map(self, name: str, factor: int) -> None:
         """Give a map ``factor`` times the entries it was declared with; before :meth:`load`."""
         entries: int = self._lib.call("bpf_map__max_entries", self._maps[name])
