@@ -19,7 +19,7 @@ from tests.kernel.recorder import DEADLINE, Recorder
 from tests.kernel.tier import ABSENT, HAS_TABLES, HOOKS, PROGRAMS, TIER
 
 from otelauto.errors import KernelError
-from otelauto.kernel import capture, libbpf
+from otelauto.kernel import capture, libbpf, objects
 from otelauto.kernel.btf import KIND_STRUCT, Btf
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.kernel.contract import section
@@ -245,6 +245,27 @@ def test_without_kernel_types(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     with pytest.raises(KernelError, match="does not describe its types") as refusal:
         Capture(Wanted())
     assert "CONFIG_DEBUG_INFO_BTF" in refusal.value.remedy
+
+
+def test_a_kernel_that_is_locked_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The verifier refuses then, for no reason that it names (`make test-kernels` boots one so)."""
+    real: Callable[..., Any] = Library.call
+
+    def call(self: Library, function: str, *arguments: Any) -> Any:
+        if function == "bpf_object__load":
+            raise OSError(22, "Invalid argument")
+        return real(self, function, *arguments)
+
+    monkeypatch.setattr(Library, "call", call)
+    monkeypatch.setattr(objects, "LOCKDOWN", tmp_path / "lockdown")
+    for mode, sentence in (
+        ("none integrity [confidentiality]", "locked down"),
+        ("none [integrity] confidentiality", "does not accept"),
+    ):
+        (tmp_path / "lockdown").write_text(mode + "\n")
+        with pytest.raises(KernelError, match=sentence) as refusal:
+            Capture(Wanted())
+        assert refusal.value.exit_code == 3
 
 
 WITHOUT = """

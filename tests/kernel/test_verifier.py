@@ -20,7 +20,7 @@ KERNEL = _NUMBERS[0] if _NUMBERS else ""
 
 
 def read_table(text: str) -> dict[str, dict[str, int]]:
-    """Instructions by kernel and object/program; those of a kernel that does not count them are 0."""
+    """Instructions by kernel and object/program; 0 where the kernel does not count them."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for line in text.splitlines()[1:]:
         kernel, program, instructions = line.split("\t")

@@ -37,6 +37,7 @@ class Part:
     left_out: tuple[str, ...] = ()
     tier: str = ""
     before: str = ""
+    parameters: str = ""  # of the kernel
 
     def command(self, release: str) -> str:
         """What the guest runs."""
@@ -108,7 +109,8 @@ def examine(image: Path, part: Part) -> Row:
     """Run a part of the tests under one kernel."""
     release = image.name.removeprefix("vmlinuz-")
     try:
-        ended = run(image, part.command(release), seconds=SECONDS)
+        command = part.command(release)
+        ended = run(image, command, seconds=SECONDS, parameters=part.parameters)
     except NoGuestError as error:
         return Row(release, part.name, "-", {}, Ended(None, "", 0.0, 0.0), str(error))
     return _judge(release, part, ended)

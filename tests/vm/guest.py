@@ -184,7 +184,13 @@ def _emulate(words: list[str], seconds: float) -> tuple[bool, float]:
 
 
 def _run_once(
-    image: Path, command: str, result: Path, seconds: float, memory: int, counting: bool
+    image: Path,
+    command: str,
+    result: Path,
+    seconds: float,
+    memory: int,
+    counting: bool,
+    parameters: str,
 ) -> tuple[bool, float]:
     """One boot; whether the command was started, and the emulator's CPU time."""
     with contextlib.ExitStack() as stack:
@@ -196,6 +202,7 @@ def _run_once(
         _initial_files(image, place / "initial")
         (result / "command").write_text(command)
         line = "console=ttyS0 panic=-1 loglevel=4 no_timer_check random.trust_cpu=on"
+        line += f" {parameters}"
         line += f" checkout={CHECKOUT} " + " ".join(
             f"share.{tag}={tag}:{path}" for tag, path in shares.items()
         )
@@ -209,12 +216,19 @@ def _run_once(
 
 
 def run(
-    image: Path, command: str, *, seconds: float = 600, memory: int = 2048, counting: bool = False
+    image: Path,
+    command: str,
+    *,
+    seconds: float = 600,
+    memory: int = 2048,
+    counting: bool = False,
+    parameters: str = "",
 ) -> Ended:
     """Run ``command`` (of bash, in the checkout) under the kernel ``image``.
 
-    ``counting`` makes the guest's clock count instructions: one is a nanosecond. Raises
-    NoGuestError when there is no emulator, or no boot reaches the command.
+    ``counting`` makes the guest's clock count instructions: one is a nanosecond. ``parameters`` are
+    more words for the kernel's command line. Raises NoGuestError when there is no emulator, or no
+    boot reaches the command.
     """
     lacking = [program for program in PROGRAMS if not os.access(program, os.X_OK)]
     if lacking:
@@ -224,7 +238,7 @@ def run(
         result = Path(top) / "result"
         result.mkdir(mode=0o755)
         for _ in range(BOOTS):
-            started, cpu = _run_once(image, command, result, seconds, memory, counting)
+            started, cpu = _run_once(image, command, result, seconds, memory, counting, parameters)
             if started:
                 break
         else:

@@ -23,6 +23,7 @@ from otelauto.kernel.libbpf import BPF_ANY, library
 log = logging.getLogger("otelauto.kernel")
 
 OBJECTS: Final = Path(__file__).parent / "objects"
+LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
 FAILED: Final = re.compile(r"^libbpf: prog '(\w+)': failed to load")
 
 # Offsets in struct bpf_prog_info (include/uapi/linux/bpf.h).
@@ -164,6 +165,11 @@ class BpfObject:
         ]
 
     def _load_error(self, error: OSError) -> KernelError:
+        if _is_locked_down():
+            return KernelError(
+                "the kernel is locked down (confidentiality): BPF programs may not read its memory",
+                "boot it with lockdown=integrity, or without",
+            )
         if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
             return KernelError(
                 "not allowed to load BPF programs", "run as root, or with CAP_BPF and CAP_PERFMON"
@@ -254,6 +260,17 @@ class BpfObject:
         self.detach()
         self._lib.call("bpf_object__close", self._object)
         self._object = None  # closing it again does nothing
+
+
+def _is_locked_down() -> bool:
+    """Whether the mode in force is "confidentiality" (kernel_lockdown(7)); "integrity" allows BPF.
+
+    Where securityfs is not mounted nobody can tell.
+    """
+    try:
+        return "[confidentiality]" in LOCKDOWN.read_text()
+    except OSError:
+        return False
 
 
 def _memlock(fd: int) -> int:
