@@ -78,7 +78,7 @@ SERVICES = Part(
         "e2e/test_lifecycle.py::test_by_executable_name_of_what_starts_later",
     ),
 )
-PARTS = (SERVICES, KERNEL, CALLS)  # the longest first
+PARTS = (KERNEL, SERVICES, CALLS)  # the longest first
 # Of the last kernel that was asked for only.
 LOCKED = Part("locked", ("vm/locked_down.py",), parameters="lockdown=confidentiality")
 
@@ -114,9 +114,11 @@ def examine(image: Path, part: Part) -> Row:
         command = part.command(release)
         ended = run(image, command, seconds=SECONDS, parameters=part.parameters)
     except NoGuestError as error:
+        print(f"{release}, {part.name}: {error}", flush=True)
         return Row(release, part.name, "-", {}, Ended(None, "", 0.0, 0.0), str(error))
     row = _judge(release, part, ended)
-    print(f"{release}, {part.name}: {row.problem or 'passed'}, {ended.seconds:.0f} s", flush=True)
+    output = f"\n{ended.output}" if row.problem else ""
+    print(f"{release}, {part.name}: {row.problem or 'passed'}{output}", flush=True)
     return row
 
 
@@ -145,9 +147,6 @@ def main(releases: list[str]) -> int:
         jobs = [(image, part) for part, image in itertools.product(PARTS, images)]
         jobs.append((images[-1], LOCKED))
         rows = list(pool.map(examine, *zip(*jobs, strict=True)))
-    for row in rows:
-        if row.problem:
-            print(f"---- {row.release}, {row.part}: {row.problem}\n{row.ended.output}")
     heads = " ".join(f"{name:>7}" for name in ("passed", "failed", "skipped"))
     print(f"{'kernel':<28} {'tests':<9} {'tier':<49} {heads} {'s':>6} {'CPU s':>6}")
     for row in sorted(rows, key=lambda row: releases_order(row, images)):

@@ -13,6 +13,7 @@ import os
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -177,7 +178,7 @@ def _emulate(words: list[str], seconds: float) -> tuple[bool, float]:
         ended = bool(waiting.poll(1000 * seconds))
     finally:
         os.close(descriptor)
-        emulator.kill()
+        os.kill(emulator.pid, signal.SIGKILL)  # Popen's own would take the usage with the status
         _, status, usage = os.wait4(emulator.pid, 0)
         emulator.returncode = os.waitstatus_to_exitcode(status)
     return ended, usage.ru_utime + usage.ru_stime

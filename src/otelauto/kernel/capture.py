@@ -19,7 +19,13 @@ from typing import Final
 from otelauto import abi
 from otelauto.errors import KernelError
 from otelauto.kernel.libbpf import library
-from otelauto.kernel.objects import BpfObject, Probe, ProgramCost, RejectedError
+from otelauto.kernel.objects import (
+    BpfObject,
+    NotAllowedError,
+    Probe,
+    ProgramCost,
+    RejectedError,
+)
 from otelauto.kernel.ring import Ring, Take
 from otelauto.kernel.tiers import TIERS, HookError, Tier
 
@@ -67,6 +73,12 @@ def _set_constants(sockets: BpfObject, tier: Tier, wanted: Wanted) -> None:
     sockets.set_constants(system_wide=int(wanted.system_wide), wake_at=WAKE_AT, **tier.constants())
 
 
+def _rank(error: KernelError) -> int:
+    if isinstance(error, NotAllowedError):
+        return 0
+    return 2 if isinstance(error, HookError) and error.absent else 1
+
+
 class Capture:
     """The best tier that this kernel allows, loaded and attached.
 
@@ -103,7 +115,8 @@ class Capture:
     def _start(self, wanted: Wanted) -> None:
         """Try the tiers, best first; raises KernelError when none can be had.
 
-        What is refused can be changed by the user; what this kernel does not have cannot.
+        Of several reasons the one is told that can be changed: permission, else a refusal, else what
+        this kernel does not have.
         """
         errors: list[KernelError] = []
         for tier in TIERS:
@@ -116,8 +129,7 @@ class Capture:
                 self.tier = tier.name
                 self.refusals = [error.message for error in errors]
                 return
-        refused = [error for error in errors if not (isinstance(error, HookError) and error.absent)]
-        raise (refused or errors)[0]
+        raise min(errors, key=_rank)
 
     def _try(self, tier: Tier, wanted: Wanted) -> None:
         """Load and attach one tier, without the programs that the kernel rejects."""

@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import re
+import resource
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Final
 from otelauto.errors import KernelError
 from otelauto.kernel import contract
 from otelauto.kernel.btf import KIND_DATASEC, Btf
-from otelauto.kernel.libbpf import BPF_ANY, library
+from otelauto.kernel.libbpf import BPF_ANY, Library, library
 
 log = logging.getLogger("otelauto.kernel")
 
@@ -41,6 +42,10 @@ class Probe:
     hook: str
     state: str
     why: str = ""
+
+
+class NotAllowedError(KernelError):
+    """The kernel could load the object, but this process may not have it loaded."""
 
 
 class RejectedError(KernelError):
@@ -166,16 +171,22 @@ class BpfObject:
 
     def _load_error(self, error: OSError) -> KernelError:
         if _is_locked_down():
-            return KernelError(
+            return NotAllowedError(
                 "the kernel is locked down (confidentiality): BPF programs may not read its memory",
                 "boot it with lockdown=integrity, or without",
             )
         if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
-            return KernelError(
+            return NotAllowedError(
                 "not allowed to load BPF programs", "run as root, or with CAP_BPF and CAP_PERFMON"
             )
+        if error.errno == errno.EPERM and (limit := _memory_limit(self._lib)):
+            return NotAllowedError(
+                f"this kernel counts BPF maps as locked memory, and allows {limit >> 10} KiB of it",
+                "raise the limit (ulimit -l unlimited, LimitMEMLOCK=infinity), or grant"
+                " CAP_SYS_RESOURCE",
+            )
         if error.errno == errno.EPERM:
-            return KernelError(
+            return NotAllowedError(
                 "the kernel refuses to load BPF programs",
                 "grant CAP_BPF and CAP_PERFMON; check kernel lockdown and the seccomp profile",
             )
@@ -271,6 +282,18 @@ def _is_locked_down() -> bool:
         return "[confidentiality]" in LOCKDOWN.read_text()
     except OSError:
         return False
+
+
+def _memory_limit(lib: Library) -> int:
+    """Bytes that BPF maps may take of this process's locked memory; 0: no limit.
+
+    Since 5.11 they count for the control group instead. The helper of the same release tells, as it
+    does libbpf, which has raised the limit where it may.
+    """
+    if lib.parameters("bpf_ktime_get_coarse_ns") is not None:
+        return 0
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return 0 if limit == resource.RLIM_INFINITY else limit
 
 
 def _memlock(fd: int) -> int:
