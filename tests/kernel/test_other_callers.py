@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.kernel.recorder import RECEIVED, SENT, Recorder, Watched
+from tests.kernel.recorder import DEADLINE, RECEIVED, SENT, Recorder, Watched
 from tests.kernel.tier import SEES_CALLS
 from tests.unsupported import Unsupported
 
@@ -52,10 +52,10 @@ def test_io_uring(tmp_path: Path) -> None:
             [binary, str(listening.getsockname()[1])], stdout=subprocess.PIPE, text=True
         )
         with child:
-            listening.settimeout(20)
+            listening.settimeout(DEADLINE)
             accepted, _ = listening.accept()
             with accepted:
-                accepted.settimeout(20)
+                accepted.settimeout(DEADLINE)
                 while data := accepted.recv(100):
                     accepted.sendall(data)
             assert child.stdout

@@ -115,8 +115,8 @@ class Capture:
     def _start(self, wanted: Wanted) -> None:
         """Try the tiers, best first; raises KernelError when none can be had.
 
-        Of several reasons the one is told that can be changed: permission, else a refusal, else what
-        this kernel does not have.
+        Of several reasons the one that can be changed is told: permission, else a refusal, else
+        what this kernel does not have.
         """
         errors: list[KernelError] = []
         for tier in TIERS:
