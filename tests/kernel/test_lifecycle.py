@@ -25,8 +25,8 @@ from otelauto.kernel.btf import KIND_STRUCT, Btf
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.kernel.contract import section
 from otelauto.kernel.libbpf import Library, library
-from otelauto.kernel.objects import OBJECTS, BpfObject
-from otelauto.kernel.tiers import Tier
+from otelauto.kernel.objects import OBJECTS, BpfObject, NotAllowedError, RejectedError
+from otelauto.kernel.tiers import HookError, Tier
 
 pytestmark = pytest.mark.kernel
 
@@ -207,6 +207,27 @@ def test_the_next_tier_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
         (why,) = running.refusals
         assert "inet_sock_set_state is refused" in why
         assert len(ours(running)["link"]) == len(PROGRAMS)
+
+
+def test_the_reason_that_can_be_changed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tier fails, each for a reason of its own."""
+    reasons: list[KernelError] = [
+        HookError("sock_send_length", "absent", "old"),
+        RejectedError("tcp_send", "not accepted", ""),
+        HookError("sys_exit", "refused", "not allowed"),
+        NotAllowedError("not allowed", "grant it"),
+    ]
+    for left, told in ((4, 3), (3, 1), (1, 0)):
+        failing = iter(reasons[:left])
+
+        def fail(self: Capture, tier: Tier, wanted: Wanted, failing: Any = failing) -> None:
+            raise next(failing)
+
+        monkeypatch.setattr(capture, "TIERS", (TIER,) * left)
+        monkeypatch.setattr(Capture, "_try", fail)
+        with pytest.raises(KernelError) as refusal:
+            Capture(Wanted())
+        assert refusal.value is reasons[told]
 
 
 def test_a_rejected_program_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
