@@ -60,11 +60,11 @@ KERNEL = Part(
     "kernel",
     _kernel(
         "accounting", "calls", "endings", "lifecycle", "midstream", "modes", "other_callers",
-        "processes", "refused", "rest", "slots", "tables", "unread", "vectors", "verifier",
+        "processes", "slots", "tables", "unread", "vectors", "verifier",
     ),
     # Long by their number of bytes or of loads; the tests of a table of connections are not.
     ("one_thread_reads_and_another_writes", "the_kernel_lacks", "one_refused_program",
-     "a_needed_program", "two_readers"),
+     "rejected_program", "a_needed_program", "two_readers"),
     before=".venv/bin/otelauto doctor && ",
 )  # fmt: skip
 CALLS = Part("calls", _kernel("calls", "endings", "system_calls"), tier="C")
