@@ -8,6 +8,8 @@ FUZZ_RUNS ?= 1000000
 SOAK ?= 20
 DEMO_SECONDS ?= 0
 KERNELS ?= 5.10. 6.1. 6.12
+# Once more with the programs of tier C, which every kernel has; the state there is in no socket.
+OTHER_TIER := accounting calls endings midstream modes other_callers tables unread vectors verifier
 
 .PHONY: install demo test test-kernels check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
@@ -52,6 +54,8 @@ check: bpf hot  ## style and types
 test: check  ## everything, on this machine's kernel, with real servers
 	tests/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest
+	TEST_NO_SKIPS=1 TEST_TIER=C $(PYTHON) -m pytest -q $(OTHER_TIER:%=tests/kernel/test_%.py) \
+		-k 'not refused_state'
 
 test-kernels: bpf hot  ## the kernel tests and some end-to-end tests under other KERNELS, emulated
 	tests/install.sh

@@ -28,10 +28,10 @@ def tls(bench: Bench) -> Section:
     with running(nginx_over_tls, bench.directory, "nginx-tls") as plain:
 
         def load() -> Load:
-            return wrk(plain.port, ITEM, bench.settings.seconds, "https")
+            return wrk(plain.port, ITEM, bench.settings.seconds, scheme="https")
 
         def first_load() -> Load:
-            return wrk(plain.port, ITEM, 1, "https")
+            return wrk(plain.port, ITEM, 1, scheme="https")
 
         def with_plaintext() -> Cell:
             cell = watched(bench, plain, metrics_only(), load, first_load)

@@ -187,13 +187,18 @@ SEC("tp_btf/sys_exit")
 int call_end(__u64 *context)
 {
 	struct pt_regs *regs = (void *)context[0];
-	struct ended_call call = { .result = context[1] };
-	bool compat = is_compat_task(older_current_task());
+	struct ended_call call = { .result = context[1] }, compat_call = call;
+	bool known = read_call(regs, &call), compat = read_compat_call(regs, &compat_call);
 	struct sock *sk;
 
-	if (call.result < 0 || !(compat ? read_compat_call(regs, &call) : read_call(regs, &call)))
+	/* The cheap questions first: most calls are of no interest, and of others. */
+	if (call.result < 0 || !(known || compat) || !is_watched(bpf_get_current_pid_tgid() >> 32))
 		return 0;
-	if (!is_watched(bpf_get_current_pid_tgid() >> 32))
+	if (is_compat_task(older_current_task())) {
+		call = compat_call;
+		known = compat;
+	}
+	if (!known)
 		return 0;
 	sk = socket_at(call.descriptor);
 	if (!sk || !carries_a_stream(sk) || has_upper_layer(sk))

@@ -126,6 +126,8 @@ def show(report: dict[str, Any]) -> None:
         f" CPU {report['cpu_s']:.2f} s; at most {report['rss_max_bytes'] / 2**20:.0f} MiB resident;"
         f" kernel {report['kernel_memory_bytes'] / 2**20:.1f} MiB"
     )
+    for refusal in report["refusals"]:
+        _say(f"  nothing better: {refusal}")
     _say(
         f"  ring {report['ring_fill']:.0%} full now,"
         f" {report['largest_backlog_bytes'] / 2**20:.2f} MiB at most"

@@ -9,8 +9,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+import tests.one_tier  # noqa: F401 - holds this process to TEST_TIER
 from tests.kernel.recorder import Recorder, connected, listener
-from tests.one_tier import ONLY
 
 from otelauto.kernel.capture import Capture, Wanted
 
@@ -19,7 +19,9 @@ Connect = Callable[[str], Pair]
 
 
 def pytest_report_header() -> str:
-    return f"capture: tier {ONLY or 'the best'}"
+    from tests.kernel.tier import TIER  # noqa: PLC0415 - it loads programs
+
+    return f"capture: tier {TIER.name}"
 
 
 @pytest.fixture(scope="session")

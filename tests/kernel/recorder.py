@@ -188,11 +188,11 @@ def copy_everything(recorder: Recorder, *sockets: socket.socket) -> None:
 KINDS = ("tcp4", "tcp6", "mapped", "mptcp", "unix")
 
 
-def inet_socket(kind: str) -> socket.socket:
-    """A fresh IPv4 socket; raises Unsupported where the kernel is built without MPTCP."""
+def inet_socket(kind: str, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
+    """A fresh socket; raises Unsupported where the kernel is built without MPTCP."""
     try:
         protocol = IPPROTO_MPTCP if kind == "mptcp" else 0
-        return socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+        return socket.socket(family, socket.SOCK_STREAM, protocol)
     except OSError as error:
         if kind == "mptcp" and error.errno == errno.EPROTONOSUPPORT:
             raise Unsupported("this kernel has no MPTCP") from error

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -19,13 +20,13 @@ from tests.kernel.recorder import DEADLINE, Recorder
 from tests.kernel.tier import ABSENT, HAS_TABLES, HOOKS, PROGRAMS, TIER
 
 from otelauto.errors import KernelError
-from otelauto.kernel import capture, libbpf
+from otelauto.kernel import capture, libbpf, objects
 from otelauto.kernel.btf import KIND_STRUCT, Btf
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.kernel.contract import section
 from otelauto.kernel.libbpf import Library, library
-from otelauto.kernel.objects import OBJECTS, BpfObject
-from otelauto.kernel.tiers import Tier
+from otelauto.kernel.objects import OBJECTS, BpfObject, NotAllowedError, RejectedError
+from otelauto.kernel.tiers import HookError, Tier
 
 pytestmark = pytest.mark.kernel
 
@@ -208,6 +209,27 @@ def test_the_next_tier_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(ours(running)["link"]) == len(PROGRAMS)
 
 
+def test_the_reason_that_can_be_changed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tier fails, each for a reason of its own."""
+    reasons: list[KernelError] = [
+        HookError("sock_send_length", "absent", "old"),
+        RejectedError("tcp_send", "not accepted", ""),
+        HookError("sys_exit", "refused", "not allowed"),
+        NotAllowedError("not allowed", "grant it"),
+    ]
+    for left, told in ((4, 3), (3, 1), (1, 0)):
+        failing = iter(reasons[:left])
+
+        def fail(self: Capture, tier: Tier, wanted: Wanted, failing: Any = failing) -> None:
+            raise next(failing)
+
+        monkeypatch.setattr(capture, "TIERS", (TIER,) * left)
+        monkeypatch.setattr(Capture, "_try", fail)
+        with pytest.raises(KernelError) as refusal:
+            Capture(Wanted())
+        assert refusal.value is reasons[told]
+
+
 def test_a_rejected_program_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """The verifier's no costs what the program would have seen, not the rest of its object."""
     real: Callable[..., Any] = Library.call
@@ -247,15 +269,40 @@ def test_without_kernel_types(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert "CONFIG_DEBUG_INFO_BTF" in refusal.value.remedy
 
 
+def test_a_kernel_that_is_locked_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The verifier refuses then, for no reason that it names (`make test-kernels` boots one so)."""
+    real: Callable[..., Any] = Library.call
+
+    def call(self: Library, function: str, *arguments: Any) -> Any:
+        if function == "bpf_object__load":
+            raise OSError(22, "Invalid argument")
+        return real(self, function, *arguments)
+
+    monkeypatch.setattr(Library, "call", call)
+    monkeypatch.setattr(objects, "LOCKDOWN", tmp_path / "lockdown")
+    for mode, sentence in (
+        ("none integrity [confidentiality]", "locked down"),
+        ("none [integrity] confidentiality", "does not accept"),
+    ):
+        (tmp_path / "lockdown").write_text(mode + "\n")
+        with pytest.raises(KernelError, match=sentence) as refusal:
+            Capture(Wanted())
+        assert refusal.value.exit_code == 3
+
+
 WITHOUT = """
-import ctypes, os, struct, sys
+import ctypes, os, resource, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 import tests.one_tier
 from otelauto.kernel.capture import Capture, Wanted
 from otelauto.errors import KernelError
 from otelauto.kernel.libbpf import library
 library()
-dropped, user = {dropped!r}, {user}
+dropped, user, limit = {dropped!r}, {user}, {limit}
+try:
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+except ValueError:
+    assert limit == resource.RLIM_INFINITY  # root here may not raise it
 if user:
     os.setgid(user)
     os.setuid(user)
@@ -275,11 +322,14 @@ else:
     print("loaded", {{probe.state for probe in capture.probes}})
 """
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+ALL_BUT_TWO = tuple(set(range(41)) - {CAP_BPF, CAP_PERFMON})
 
 
-def load_with(dropped: tuple[int, ...] | None, user: int = 0) -> str:
+def load_with(
+    dropped: tuple[int, ...] | None, user: int = 0, limit: int = resource.RLIM_INFINITY
+) -> str:
     child = subprocess.run(
-        [sys.executable, "-c", WITHOUT.format(dropped=dropped, user=user)],
+        [sys.executable, "-c", WITHOUT.format(dropped=dropped, user=user, limit=limit)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": SEARCHED},
@@ -304,8 +354,19 @@ def test_root_without_the_capabilities(kept: tuple[int, ...]) -> None:
 
 
 def test_the_two_capabilities_are_enough() -> None:
-    every = set(range(41)) - {CAP_BPF, CAP_PERFMON}
-    assert load_with(tuple(sorted(every))) == "loaded {'attached'}"
+    said = load_with(ALL_BUT_TWO)
+    assert said.startswith("loaded {")
+    assert "refused" not in said
+
+
+def test_a_limit_of_locked_memory() -> None:
+    """It counts before 5.11 only, and is named there."""
+    said = load_with(ALL_BUT_TWO, limit=64 << 10)
+    if library().parameters("bpf_ktime_get_coarse_ns") is None:
+        assert said.startswith("3 this kernel counts BPF maps as locked memory, and allows 64 KiB")
+        assert "ulimit -l unlimited" in said
+    else:
+        assert said.startswith("loaded {")
 
 
 def test_constants_are_set_in_the_kernel() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.kernel.recorder import RECEIVED, SENT, Recorder, Watched
+from tests.kernel.recorder import DEADLINE, RECEIVED, SENT, Recorder, Watched
 from tests.kernel.tier import SEES_CALLS
 from tests.unsupported import Unsupported
 
@@ -40,11 +39,10 @@ def of_process(recorder: Recorder, pid: int) -> Watched:
     return watched
 
 
-def test_io_uring(tmp_path: Path) -> None:
+def test_io_uring(recorder: Recorder, tmp_path: Path) -> None:
     """Sends and receives of a ring are unread, the plain write between them is read."""
     binary = compile_c("uring", tmp_path)
     with (
-        closing(Recorder()) as recorder,
         socket.create_server(("127.0.0.1", 0)) as listening,
         recorder.counting() as grown,
     ):
@@ -52,10 +50,10 @@ def test_io_uring(tmp_path: Path) -> None:
             [binary, str(listening.getsockname()[1])], stdout=subprocess.PIPE, text=True
         )
         with child:
-            listening.settimeout(20)
+            listening.settimeout(DEADLINE)
             accepted, _ = listening.accept()
             with accepted:
-                accepted.settimeout(20)
+                accepted.settimeout(DEADLINE)
                 while data := accepted.recv(100):
                     accepted.sendall(data)
             assert child.stdout
@@ -85,11 +83,11 @@ def test_io_uring(tmp_path: Path) -> None:
     assert (grown["UNREAD_OTHER_CALL"], grown["BYTES_UNREAD"]) == (3, 55)
 
 
-def test_32_bit_caller(tmp_path: Path) -> None:
+def test_32_bit_caller(recorder: Recorder, tmp_path: Path) -> None:
     bare = ("-static", "-nostdlib", "-no-pie", "-fno-stack-protector")
     binary = compile_c("compat", tmp_path, *bare)
     mine, its = socket.socketpair()
-    with closing(Recorder()) as recorder, mine, its, recorder.counting() as grown:
+    with mine, its, recorder.counting() as grown:
         mine.send(b"an answer")
         child = subprocess.Popen([binary], stdin=its)
         child.wait()

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from tests.kernel.child import running
 from tests.kernel.conftest import Connect, Pair
-from tests.kernel.recorder import IPPROTO_MPTCP, RECEIVED, SENT, Recorder
+from tests.kernel.recorder import RECEIVED, SENT, Recorder, inet_socket
 
 from otelauto.abi import ProcessEventKind
 from otelauto.errors import KernelError
-from otelauto.kernel.capture import Wanted
+from otelauto.kernel.capture import Capture, Wanted
 
 pytestmark = pytest.mark.kernel
 
@@ -46,11 +46,27 @@ os.wait()
 """
 
 
+RANGES = [(21953, 21953), (22015, 22080)]
+
+
 @pytest.fixture
-def outside() -> Iterator[Recorder]:
-    """A capture that does not watch this process."""
-    with closing(Recorder(watch_self=False)) as recorder:
+def outside(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    """It does not watch this process."""
+    loaded = request.getfixturevalue("running")
+    with closing(Recorder(watch_self=False, running=loaded)) as recorder:
         yield recorder
+
+
+@pytest.fixture(scope="module")
+def of_ranges() -> Iterator[Capture]:
+    with closing(Capture(Wanted(listen_ports=RANGES))) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def of_every_port() -> Iterator[Capture]:
+    with closing(Capture(Wanted(listen_ports=[(1, 65_535)]))) as loaded:
+        yield loaded
 
 
 def events(recorder: Recorder, kind: int, tgid: int) -> int:
@@ -70,7 +86,7 @@ def test_child_is_watched_from_its_first_bytes(outside: Recorder) -> None:
         outside.wait_for(lambda: events(outside, EXIT, child) == 1, "the child's exit is told")
         (fork,) = [e for e in outside.events if e.kind == FORK]
         assert (fork.tgid, fork.parent) == (child, parent.pid)
-        (watched,) = outside.connections.values()
+        (watched,) = [one for one in outside.connections.values() if one.openings]
         assert watched.payload(SENT) == b"first bytes"
         assert watched.openings[0][0].tgid == child
 
@@ -127,9 +143,9 @@ def _target(recorder: Recorder, pid: int) -> bytes | None:
 def test_an_entry_left_behind_does_not_watch_a_new_process(outside: Recorder) -> None:
     """A process id that is used again: the entry of its last owner counts for nothing."""
     last = int(Path("/proc/sys/kernel/ns_last_pid").read_text())
-    for stale in range(last + 1, last + 400):
-        if not Path(f"/proc/{stale}").exists():
-            outside.capture.watch(stale)
+    stale = [pid for pid in range(last + 1, last + 400) if not Path(f"/proc/{pid}").exists()]
+    for pid in stale:
+        outside.capture.watch(pid)
     for _ in range(20):
         child = subprocess.run(
             [sys.executable, "-c", "import os; print(os.getpid())"],
@@ -144,11 +160,13 @@ def test_an_entry_left_behind_does_not_watch_a_new_process(outside: Recorder) ->
         raise AssertionError("no process got one of the next 400 ids")
     assert events(outside, EXEC, pid) == 0
     assert _target(outside, pid) is None
+    for pid in stale:
+        outside.capture.unwatch(pid)
 
 
-def test_full_table_is_counted(outside: Recorder) -> None:
+def test_full_table_is_counted() -> None:
     """A child that cannot be watched is a counted loss; adding by hand says so."""
-    with running() as parent:
+    with closing(Recorder(watch_self=False)) as outside, running() as parent:
         outside.capture.watch(parent.pid)
         with pytest.raises(KernelError, match="cannot watch process"):
             watch_many(outside, 17_000)
@@ -163,17 +181,17 @@ def watch_many(recorder: Recorder, count: int) -> None:
         recorder.capture.watch((1 << 22) + 1 + number)  # above any process id
 
 
-@pytest.mark.parametrize("protocol", [0, IPPROTO_MPTCP], ids=["tcp", "mptcp"])
+@pytest.mark.parametrize("kind", ["tcp", "mptcp"])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
-def test_listen_on_wanted_ports_only(protocol: int, family: socket.AddressFamily) -> None:
+def test_listen_on_wanted_ports_only(
+    of_ranges: Capture, kind: str, family: socket.AddressFamily
+) -> None:
     host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
-    ranges = [(21953, 21953), (22015, 22080)]
     wanted = {21953, 22015, 22016, 22079, 22080}
     other = {21952, 21954, 22014, 22081}
-    recorder = Recorder(Wanted(listen_ports=ranges), watch_self=False)
-    with closing(recorder):
+    with closing(Recorder(watch_self=False, running=of_ranges)) as recorder:
         for port in sorted(wanted | other):
-            with socket.socket(family, socket.SOCK_STREAM, protocol) as sock:
+            with inet_socket(kind, family) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((host, port))
                 sock.listen()
@@ -183,16 +201,16 @@ def test_listen_on_wanted_ports_only(protocol: int, family: socket.AddressFamily
         assert {e.netns for e in recorder.events} == {Path("/proc/self/ns/net").stat().st_ino}
 
 
-def test_every_port_can_be_wanted() -> None:
-    recorder = Recorder(Wanted(listen_ports=[(1, 65_535)]), watch_self=False)
+def test_every_port_can_be_wanted(of_every_port: Capture) -> None:
+    recorder = Recorder(watch_self=False, running=of_every_port)
     with closing(recorder), socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         recorder.drain()
         assert [e.port for e in recorder.events if e.tgid == os.getpid()] == [port]
 
 
-def test_a_listening_process_wakes_the_consumer() -> None:
-    with closing(Recorder(Wanted(listen_ports=[(1, 65_535)]), watch_self=False)) as recorder:
+def test_a_listening_process_wakes_the_consumer(of_every_port: Capture) -> None:
+    with closing(Recorder(watch_self=False, running=of_every_port)) as recorder:
         recorder.capture.wait(0)
         with socket.create_server(("127.0.0.1", 0)):
             assert recorder.capture._poll.poll(0)

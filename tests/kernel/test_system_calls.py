@@ -94,7 +94,7 @@ def test_descriptors_that_are_no_sockets(recorder: Recorder, tmp_path: Path) -> 
 def descriptors(count: int) -> Iterator[None]:
     """At least so many may be open."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = before[1] if count <= before[1] else count
+    most = max(before[1], count)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(count, before[0]), most))
     try:
         yield

@@ -128,6 +128,36 @@ def test_a_paused_capture_sees_no_bytes_but_every_ending(tcp: Pair) -> None:
         recorder.wait_for(lambda: bool(watched.flagged(SegmentFlag.FLAG_CLOSED)), "it is closed")
 
 
+def test_programs_that_attach_only_once(tcp: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 5.13 those on functions do: they are loaded again, over the same maps and rings."""
+    client, server = tcp
+    real, once = Library.call, set[int]()
+
+    def call(self: Library, function: str, *arguments: Any) -> Any:
+        if function == "bpf_program__attach":
+            (program,) = arguments
+            if program in once:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            once.add(program)
+        return real(self, function, *arguments)
+
+    monkeypatch.setattr(Library, "call", call)
+    with closing(Recorder()) as recorder:
+        client.send(b"seen")
+        recorder.capture.pause()
+        assert recorder.capture.resume()
+        recorder.capture.pause()
+        assert recorder.capture.resume()
+        client.send(b"seen again")
+        assert len(server.recv(100)) == 14
+        watched = recorder.of(client)
+        assert [piece.payload for piece in watched.pieces] == [b"seen", b"seen again"]
+        assert watched.sequences == [0, 1, 2]
+        client.close()
+        recorder.wait_for(lambda: bool(watched.flagged(SegmentFlag.FLAG_CLOSED)), "it is closed")
+        assert watched.sequences == list(range(len(watched.sequences)))
+
+
 def test_the_verifiers_words_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,12 +6,16 @@ from __future__ import annotations
 import platform
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.kernel.recorder import Recorder
+from tests.unsupported import Unsupported
 
 from otelauto.kernel.capture import Capture, Wanted
+from otelauto.kernel.objects import BpfObject
 
 pytestmark = pytest.mark.kernel
 
@@ -22,7 +26,7 @@ KERNEL = _NUMBERS[0] if _NUMBERS else ""
 
 
 def read_table(text: str) -> dict[str, dict[str, int]]:
-    """Instructions by kernel and program; those of a kernel that does not count them are 0."""
+    """Instructions by kernel and object/program; 0 where the kernel does not count them."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for line in text.splitlines()[1:]:
         kernel, program, instructions = line.split("\t")
@@ -37,24 +41,38 @@ def grown(known: dict[str, int], now: dict[str, int]) -> dict[str, str]:
     }
 
 
-def test_instructions_that_the_verifier_walks() -> None:
-    with closing(Capture(Wanted(libraries=True))) as capture:
-        now = {cost.name: cost.verified_instructions for cost in capture.costs()}
+def compare(objects: Sequence[BpfObject]) -> None:
+    """Hold what the verifier walked through against what is on record."""
+    now = {
+        f"{one.name}/{cost.name}": cost.verified_instructions
+        for one in objects
+        for cost in one.costs()
+    }
     table = read_table(TABLE.read_text())
-    worst: dict[str, int] = defaultdict(int)
-    for row in table.values():
-        for name, instructions in row.items():
-            worst[name] = max(worst[name], instructions)
-    if KERNEL not in table:  # a kernel that nobody put on record: no worse than the worst of those
+    names = {one.name for one in objects}
+    known = {k: n for k, n in table[KERNEL].items() if k.split("/")[0] in names}
+    if not known:  # a kernel that nobody put on record: no worse than the worst of those
+        worst: dict[str, int] = defaultdict(int)
+        for row in table.values():
+            for name, instructions in row.items():
+                worst[name] = max(worst[name], instructions)
         assert not grown(worst, now)
         return
-    for name in now.keys() - table[KERNEL].keys():
-        if name.startswith(("tls_", "go_")):  # not on record for every kernel that has them
-            table[KERNEL][name] = worst[name]
     rows = "".join(f"{KERNEL}\t{name}\t{now[name]}\n" for name in sorted(now))
     remedy = f"if this is meant, these are the rows for {TABLE}:\n{rows}"
-    assert set(now) == set(table[KERNEL]), remedy
-    assert not grown(table[KERNEL], now), remedy
+    assert set(now) == set(known), remedy
+    assert not grown(known, now), remedy
+
+
+def test_instructions_that_the_verifier_walks(recorder: Recorder) -> None:
+    compare((recorder.capture._sockets, recorder.capture._processes))
+
+
+def test_those_of_the_probes_for_plaintext() -> None:
+    with closing(Capture(Wanted(libraries=True))) as capture:
+        if not capture._plaintext:
+            raise Unsupported(capture.libraries_refused)
+        compare([probes._object for probes in capture._plaintext])
 
 
 def test_growth_is_found() -> None:

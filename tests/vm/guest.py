@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import lzma
 import os
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,11 +45,15 @@ class NoGuestError(Exception):
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of the command. ``code`` is None when it did not end in time."""
+    """What became of the command. ``code`` is None when it did not end in time.
+
+    ``cpu`` are the seconds of processor time that the emulator took, whatever else ran here.
+    """
 
     code: int | None
     output: str
     seconds: float
+    cpu: float
 
 
 def find_kernel(release: str) -> Path:
@@ -162,10 +168,32 @@ def _command(
     return [*words, "-initrd", str(place / "initial"), "-append", line]
 
 
+def _emulate(words: list[str], seconds: float) -> tuple[bool, float]:
+    """Run the emulator for ``seconds`` at most; whether it ended by itself, and its CPU time."""
+    emulator = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    descriptor = os.pidfd_open(emulator.pid)
+    try:
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        ended = bool(waiting.poll(1000 * seconds))
+    finally:
+        os.close(descriptor)
+        os.kill(emulator.pid, signal.SIGKILL)  # Popen's own would take the usage with the status
+        _, status, usage = os.wait4(emulator.pid, 0)
+        emulator.returncode = os.waitstatus_to_exitcode(status)
+    return ended, usage.ru_utime + usage.ru_stime
+
+
 def _run_once(
-    image: Path, command: str, result: Path, seconds: float, memory: int, counting: bool
-) -> bool:
-    """One boot; whether the command was started."""
+    image: Path,
+    command: str,
+    result: Path,
+    seconds: float,
+    memory: int,
+    counting: bool,
+    parameters: str,
+) -> tuple[bool, float]:
+    """One boot; whether the command was started, and the emulator's CPU time."""
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=result.parent)))
         shares = _shares()
@@ -175,30 +203,33 @@ def _run_once(
         _initial_files(image, place / "initial")
         (result / "command").write_text(command)
         line = "console=ttyS0 panic=-1 loglevel=4 no_timer_check random.trust_cpu=on"
+        line += f" {parameters}"
         line += f" checkout={CHECKOUT} " + " ".join(
             f"share.{tag}={tag}:{path}" for tag, path in shares.items()
         )
         words = _command(image, place, [*shares, "checkout", "result"], line, memory, counting)
-        emulator = subprocess.Popen(words, stdin=subprocess.DEVNULL)
         try:
-            emulator.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return True
+            ended, cpu = _emulate(words, seconds)
         finally:
-            emulator.kill()
-            emulator.wait()
             if (place / "console").exists():
                 shutil.copy(place / "console", result / "console")
-    return (result / "started").exists()
+    return not ended or (result / "started").exists(), cpu
 
 
 def run(
-    image: Path, command: str, *, seconds: float = 600, memory: int = 2048, counting: bool = False
+    image: Path,
+    command: str,
+    *,
+    seconds: float = 600,
+    memory: int = 2048,
+    counting: bool = False,
+    parameters: str = "",
 ) -> Ended:
     """Run ``command`` (of bash, in the checkout) under the kernel ``image``.
 
-    ``counting`` makes the guest's clock count instructions: one is a nanosecond. Raises
-    NoGuestError when there is no emulator, or no boot reaches the command.
+    ``counting`` makes the guest's clock count instructions: one is a nanosecond. ``parameters`` are
+    more words for the kernel's command line. Raises NoGuestError when there is no emulator, or no
+    boot reaches the command.
     """
     lacking = [program for program in PROGRAMS if not os.access(program, os.X_OK)]
     if lacking:
@@ -208,7 +239,8 @@ def run(
         result = Path(top) / "result"
         result.mkdir(mode=0o755)
         for _ in range(BOOTS):
-            if _run_once(image, command, result, seconds, memory, counting):
+            started, cpu = _run_once(image, command, result, seconds, memory, counting, parameters)
+            if started:
                 break
         else:
             text = (result / "console").read_text(errors="replace")
@@ -216,7 +248,7 @@ def run(
         output, code = result / "output", result / "code"
         text = output.read_text(errors="replace") if output.exists() else ""
         ended = int(code.read_text()) if code.exists() and code.read_text().strip() else None
-        return Ended(ended, text, time.monotonic() - began)
+        return Ended(ended, text, time.monotonic() - began, cpu)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,15 @@ from otelauto import abi
 from otelauto.errors import KernelError
 from otelauto.kernel.go_probes import GoProbes
 from otelauto.kernel.libbpf import library
-from otelauto.kernel.objects import BpfObject, Probe, ProgramCost, RejectedError
+from otelauto.kernel.objects import (
+    BpfObject,
+    NotAllowedError,
+    Probe,
+    ProgramCost,
+    RejectedError,
+)
 from otelauto.kernel.ring import Ring, Take
-from otelauto.kernel.tiers import TIERS, Tier
+from otelauto.kernel.tiers import TIERS, HookError, Tier
 from otelauto.kernel.uprobes import LibraryProbes
 
 log = logging.getLogger("otelauto.kernel")
@@ -66,6 +72,16 @@ class _Words:
         self.memory.close()
 
 
+def _set_constants(sockets: BpfObject, tier: Tier, wanted: Wanted) -> None:
+    sockets.set_constants(system_wide=int(wanted.system_wide), wake_at=WAKE_AT, **tier.constants())
+
+
+def _rank(error: KernelError) -> int:
+    if isinstance(error, NotAllowedError):
+        return 0
+    return 2 if isinstance(error, HookError) and error.absent else 1
+
+
 class Capture:
     """The best tier that this kernel allows, loaded and attached.
 
@@ -104,7 +120,11 @@ class Capture:
         self.largest_backlog = 0
 
     def _start(self, wanted: Wanted) -> None:
-        """Try the tiers, best first; raises KernelError when none can be had."""
+        """Try the tiers, best first; raises KernelError when none can be had.
+
+        Of several reasons the one that can be changed is told: permission, else a refusal, else
+        what this kernel does not have.
+        """
         errors: list[KernelError] = []
         for tier in TIERS:
             try:
@@ -116,7 +136,7 @@ class Capture:
                 self.tier = tier.name
                 self.refusals = [error.message for error in errors]
                 return
-        raise errors[0]
+        raise min(errors, key=_rank)
 
     def _load_libraries(self, wanted: Wanted) -> tuple[LibraryProbes | None, str]:
         """The probes for libraries, or why there are none. All else works without them."""
@@ -156,14 +176,13 @@ class Capture:
                     rejected[error.program] = error.message
                     continue
                 undo.pop_all()
+                self._loaded = tier, wanted, rejected
                 return
 
     def _load(self, tier: Tier, wanted: Wanted, rejected: Mapping[str, str]) -> list[Probe]:
         sockets, processes = self._sockets, self._processes
         tier.check(sockets)
-        sockets.set_constants(
-            system_wide=int(wanted.system_wide), wake_at=WAKE_AT, **tier.constants()
-        )
+        _set_constants(sockets, tier, wanted)
         processes.set_constants(
             system_wide=int(wanted.system_wide), report_all_execs=int(wanted.report_all_execs)
         )
@@ -318,7 +337,22 @@ class Capture:
 
     def resume(self) -> bool:
         """See bytes again; what passed meanwhile was not seen. False if a hook is refused now."""
-        return all(probe.state == "attached" for probe in self._sockets.attach())
+        if all(probe.state == "attached" for probe in self._sockets.attach()):
+            return True
+        # Before 5.13 (commit f3a95075549e) a program attaches to a function once: load it again.
+        tier, wanted, rejected = self._loaded
+        with ExitStack() as undo:
+            fresh = BpfObject(tier.object)
+            undo.callback(fresh.close)
+            _set_constants(fresh, tier, wanted)
+            fresh.share_maps(self._sockets)
+            fresh.load(rejected)
+            if any(probe.state != "attached" for probe in fresh.attach()):
+                return False
+            undo.pop_all()
+        self._sockets.close()
+        self._sockets = fresh
+        return True
 
     def detach(self) -> None:
         """Leave every hook; what was captured and counted can still be read.

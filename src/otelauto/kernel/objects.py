@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import re
+import resource
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from typing import Final
 from otelauto.errors import KernelError
 from otelauto.kernel import contract
 from otelauto.kernel.btf import KIND_DATASEC, Btf
-from otelauto.kernel.libbpf import BPF_ANY, library
+from otelauto.kernel.libbpf import BPF_ANY, Library, library
 
 log = logging.getLogger("otelauto.kernel")
 
@@ -27,6 +28,7 @@ OBJECTS: Final = Path(__file__).parent / "objects"
 # Sections of programs that are linked to one process's file at a time (kernel/uprobes.py).
 PER_PROCESS: Final = ("uprobe", "uretprobe")
 KEYS_LIMIT: Final = 1 << 18
+LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
 FAILED: Final = re.compile(r"^libbpf: prog '(\w+)': failed to load")
 
 # Offsets in struct bpf_prog_info (include/uapi/linux/bpf.h).
@@ -44,6 +46,10 @@ class Probe:
     hook: str
     state: str
     why: str = ""
+
+
+class NotAllowedError(KernelError):
+    """The kernel could load the object, but this process may not have it loaded."""
 
 
 class RejectedError(KernelError):
@@ -134,6 +140,12 @@ class BpfObject:
         """Use another loaded object's map instead of one of our own."""
         self._lib.call("bpf_map__reuse_fd", self._maps[name], owner.map_fd(name))
 
+    def share_maps(self, owner: BpfObject) -> None:
+        """Use all maps of another loaded object of the same file, but those of its variables."""
+        for name in self._maps:
+            if "." not in name:  # .rodata, .bss
+                self.share_map(name, owner)
+
     def multiply_map(self, name: str, factor: int) -> None:
         """Give a map ``factor`` times the entries it was declared with; before :meth:`load`."""
         entries: int = self._lib.call("bpf_map__max_entries", self._maps[name])
@@ -173,12 +185,23 @@ class BpfObject:
         ]
 
     def _load_error(self, error: OSError) -> KernelError:
+        if _is_locked_down():
+            return NotAllowedError(
+                "the kernel is locked down (confidentiality): BPF programs may not read its memory",
+                "boot it with lockdown=integrity, or without",
+            )
         if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
-            return KernelError(
+            return NotAllowedError(
                 "not allowed to load BPF programs", "run as root, or with CAP_BPF and CAP_PERFMON"
             )
+        if error.errno == errno.EPERM and (limit := _memory_limit(self._lib)):
+            return NotAllowedError(
+                f"this kernel counts BPF maps as locked memory, and allows {limit >> 10} KiB of it",
+                "raise the limit (ulimit -l unlimited, LimitMEMLOCK=infinity), or grant"
+                " CAP_SYS_RESOURCE",
+            )
         if error.errno == errno.EPERM:
-            return KernelError(
+            return NotAllowedError(
                 "the kernel refuses to load BPF programs",
                 "grant CAP_BPF and CAP_PERFMON; check kernel lockdown and the seccomp profile",
             )
@@ -275,6 +298,29 @@ class BpfObject:
         self.detach()
         self._lib.call("bpf_object__close", self._object)
         self._object = None  # closing it again does nothing
+
+
+def _is_locked_down() -> bool:
+    """Whether the mode in force is "confidentiality" (kernel_lockdown(7)); "integrity" allows BPF.
+
+    Where securityfs is not mounted nobody can tell.
+    """
+    try:
+        return "[confidentiality]" in LOCKDOWN.read_text()
+    except OSError:
+        return False
+
+
+def _memory_limit(lib: Library) -> int:
+    """Bytes that BPF maps may take of this process's locked memory; 0: no limit.
+
+    Since 5.11 they count for the control group instead. The helper of the same release tells, as it
+    does libbpf, which has raised the limit where it may.
+    """
+    if lib.parameters("bpf_ktime_get_coarse_ns") is not None:
+        return 0
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return 0 if limit == resource.RLIM_INFINITY else limit
 
 
 def _memlock(fd: int) -> int:

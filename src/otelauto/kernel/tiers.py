@@ -22,6 +22,7 @@ class HookError(KernelError):
 
     def __init__(self, hook: str, state: str, why: str) -> None:
         super().__init__(f"cannot see socket traffic: {hook} is {state} ({why})", NO_REMEDY)
+        self.absent = state == "absent"
 
 
 @dataclass(frozen=True, slots=True)

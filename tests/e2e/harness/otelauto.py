@@ -32,8 +32,8 @@ class Otelauto:
     """A running otelauto; ``spans`` grows as it prints. Ends with the ``with`` block.
 
     ``settings`` are environment variables, ``yaml`` the text of a configuration file (both may be
-    given, as a user may); ``program`` are the words before its own. The block fails if otelauto ends
-    by itself, or with another code than 0.
+    given, as a user may); ``program`` are the words before its own. The block fails if otelauto
+    ends by itself, or with another code than 0.
     """
 
     def __init__(

@@ -30,9 +30,14 @@ class Ran:
     errors: str
 
 
-def run(*words: str | Path, seconds: float = 30.0, **options: Any) -> Ran:
+def run(
+    *words: str | Path,
+    seconds: float = 30.0,
+    program: Sequence[str | Path] = (PROGRAM,),
+    **options: Any,
+) -> Ran:
     """``otelauto`` with these words, to its end; ``options`` are those of ``subprocess.run``."""
-    command = [str(word) for word in (PROGRAM, *words)]
+    command = [str(word) for word in (*program, *words)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=seconds * PATIENCE, check=False, **options
     )
@@ -60,12 +65,13 @@ class Rig(Otelauto):
         directory: Path,
         ebpf: Tree,
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str | Path] = (PROGRAM,),
         **more: Any,
     ) -> None:
         self.directory = directory
         self.prometheus = free_port()
         yaml = settings(directory, prometheus=self.prometheus, ebpf=ebpf, **more)
-        super().__init__(directory, yaml, environment)
+        super().__init__(directory, yaml, environment, program)
 
     def report(self) -> Tree:
         """What it says of itself."""
