@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 GLIBC = "2.28"
 FLAGS = [
-    "-shared", "-O2", "-g0", "-fPIC", "-std=gnu11", "-fvisibility=hidden", "-fno-sanitize=undefined",
+    "-O2", "-g0", "-fPIC", "-std=gnu11", "-fvisibility=hidden", "-fno-sanitize=undefined",
     "-w",  # other people's code
     "-DHAVE_CONFIG_H", "-DSHARED", "-D_LARGEFILE64_SOURCE", "-D_FILE_OFFSET_BITS=64",
 ]  # fmt: skip
@@ -36,21 +36,27 @@ LICENCES = {
 }
 
 
-def build(sources: Path, package: Path, machine: str) -> Path:
-    """The library. Raises CalledProcessError; the compiler has said why on stderr."""
-    bundled = package / "kernel" / "bundled"
-    bundled.mkdir(parents=True, exist_ok=True)
-    library = bundled / "libbpf.so.1"
+def compiler(sources: Path, target: str) -> list[str]:
+    """The compiler's command line, up to what is special, with all C files of the three."""
     files = [
         *sorted((sources / "libbpf" / "src").glob("*.c")),
         *sorted((sources / "elfutils" / "libelf").glob("*.c")),
         *(sources / "zlib" / f"{name}.c" for name in ZLIB),
     ]
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-gnu.{GLIBC}"]
-    command += [*FLAGS, f"-ffile-prefix-map={sources}=.", f"-I{HERE}"]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS]
+    command += [f"-ffile-prefix-map={sources}=.", f"-I{HERE}"]
     command += [f"-I{sources / name}" for name in INCLUDE]
-    command += [f"-Wl,--version-script={sources / 'libbpf' / 'src' / 'libbpf.map'}"]
-    command += ["-Wl,-soname,libbpf.so.1", "-o", str(library), *map(str, files)]
+    return [*command, *map(str, files)]
+
+
+def build(sources: Path, package: Path, machine: str) -> Path:
+    """The library. Raises CalledProcessError; the compiler has said why on stderr."""
+    bundled = package / "kernel" / "bundled"
+    bundled.mkdir(parents=True, exist_ok=True)
+    library = bundled / "libbpf.so.1"
+    command = compiler(sources, f"{machine}-linux-gnu.{GLIBC}")
+    command += ["-shared", f"-Wl,--version-script={sources / 'libbpf' / 'src' / 'libbpf.map'}"]
+    command += ["-Wl,-soname,libbpf.so.1", "-o", str(library)]
     subprocess.run(command, check=True)
     for source, name in LICENCES.items():
         shutil.copy(sources / source, bundled / name)
