@@ -3,6 +3,7 @@
  * The first and only process of an emulated arm64 machine: loads the BPF objects of /objects, lets
  * them see bytes that it sends to itself, and says what became of it. `passed` is its last word.
  */
+#define _GNU_SOURCE 1
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -193,7 +194,7 @@ static void capture(struct bpf_object *sockets)
 
 int main(void)
 {
-	static const char *const SHARED[] = { "targets", "counters", "records", "events", "shared" };
+	static const char *const SHARED_MAPS[] = { "targets", "counters", "records", "events", "shared" };
 	struct bpf_object *sockets, *processes;
 
 	setvbuf(stdout, NULL, _IONBF, 0);
@@ -201,9 +202,9 @@ int main(void)
 	sockets = open_object("sockets");
 	processes = open_object("procs");
 	if (sockets && processes && load(sockets, "sockets")) {
-		for (unsigned int i = 0; i < sizeof(SHARED) / sizeof(SHARED[0]); i++)
-			bpf_map__reuse_fd(bpf_object__find_map_by_name(processes, SHARED[i]),
-					  map_of(sockets, SHARED[i]));
+		for (unsigned int i = 0; i < sizeof(SHARED_MAPS) / sizeof(SHARED_MAPS[0]); i++)
+			bpf_map__reuse_fd(bpf_object__find_map_by_name(processes, SHARED_MAPS[i]),
+					  map_of(sockets, SHARED_MAPS[i]));
 		if (load(processes, "procs"))
 			attach(processes);
 		capture(sockets);

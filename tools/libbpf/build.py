@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile libbpf, with libelf and zlib inside, for a release wheel: one library that needs glibc only.
+"""Compile libbpf for a release wheel, with libelf and zlib inside: it needs nothing but glibc.
 
 python tools/libbpf/build.py SOURCES PACKAGE [MACHINE]
 
@@ -20,13 +20,13 @@ GLIBC = "2.28"
 FLAGS = [
     "-O2", "-g0", "-fPIC", "-std=gnu11", "-fvisibility=hidden", "-fno-sanitize=undefined",
     "-w",  # other people's code
-    "-DHAVE_CONFIG_H", "-DSHARED", "-D_LARGEFILE64_SOURCE", "-D_FILE_OFFSET_BITS=64",
+    "-DHAVE_CONFIG_H", "-DHAVE_UNISTD_H", "-DSHARED",
+    "-D_LARGEFILE64_SOURCE", "-D_FILE_OFFSET_BITS=64",
 ]  # fmt: skip
 INCLUDE = ("libbpf/include", "libbpf/include/uapi", "zlib", "elfutils/libelf", "elfutils/lib")
-# Of zlib only what works on memory.
 ZLIB = (
-    "adler32", "compress", "crc32", "deflate", "infback", "inffast", "inflate", "inftrees", "trees",
-    "uncompr", "zutil",
+    "adler32", "compress", "crc32", "deflate", "gzclose", "gzlib", "gzread", "gzwrite", "infback",
+    "inffast", "inflate", "inftrees", "trees", "uncompr", "zutil",
 )  # fmt: skip
 LICENCES = {
     "libbpf/LICENSE.BSD-2-Clause": "libbpf.BSD-2-Clause.txt",
@@ -55,7 +55,11 @@ def build(sources: Path, package: Path, machine: str) -> Path:
     bundled.mkdir(parents=True, exist_ok=True)
     library = bundled / "libbpf.so.1"
     command = compiler(sources, f"{machine}-linux-gnu.{GLIBC}")
-    command += ["-shared", f"-Wl,--version-script={sources / 'libbpf' / 'src' / 'libbpf.map'}"]
+    command += [
+        "-shared",
+        "-Wl,-z,defs",
+        f"-Wl,--version-script={sources / 'libbpf' / 'src' / 'libbpf.map'}",
+    ]
     command += ["-Wl,-soname,libbpf.so.1", "-o", str(library)]
     subprocess.run(command, check=True)
     for source, name in LICENCES.items():
@@ -65,4 +69,4 @@ def build(sources: Path, package: Path, machine: str) -> Path:
 
 if __name__ == "__main__":
     where = [Path(word).resolve() for word in sys.argv[1:3]]
-    print(build(where[0], where[1], (sys.argv[3:] or [platform.machine()])[0]))
+    build(where[0], where[1], (sys.argv[3:] or [platform.machine()])[0])
