@@ -6,6 +6,7 @@
 #define _GNU_SOURCE 1
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <net/if.h>
@@ -62,8 +63,24 @@ static void prepare(void)
 	libbpf_set_print(say);
 }
 
-/* Open an object; programs whose hook this kernel lacks are left out. */
-static struct bpf_object *open_object(const char *name)
+/* Programs at functions that this kernel lacks. */
+static void leave_out(struct bpf_object *object, const struct btf *kernel)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, object) {
+		const char *section = bpf_program__section_name(program);
+		const char *hook = strchr(section, '/');
+
+		if (!strncmp(section, "f", 1) && hook &&
+		    btf__find_by_name_kind(kernel, hook + 1, BTF_KIND_FUNC) < 0) {
+			printf("absent  %s\n", section);
+			bpf_program__set_autoload(program, 0);
+		}
+	}
+}
+
+static struct bpf_object *open_object(const char *name, const struct btf *kernel)
 {
 	char path[64];
 	struct bpf_object *object;
@@ -71,6 +88,8 @@ static struct bpf_object *open_object(const char *name)
 	snprintf(path, sizeof(path), "/objects/%s.bpf.o", name);
 	object = bpf_object__open_file(path, NULL);
 	check(object != NULL, "%s is opened", name);
+	if (object)
+		leave_out(object, kernel);
 	return object;
 }
 
@@ -195,12 +214,18 @@ static void capture(struct bpf_object *sockets)
 int main(void)
 {
 	static const char *const SHARED_MAPS[] = { "targets", "counters", "records", "events", "shared" };
-	struct bpf_object *sockets, *processes;
+	struct bpf_object *sockets, *processes, *functions;
+	const struct btf *kernel;
 
 	setvbuf(stdout, NULL, _IONBF, 0);
 	prepare();
-	sockets = open_object("sockets");
-	processes = open_object("procs");
+	kernel = btf__load_vmlinux_btf();
+	check(kernel != NULL, "the kernel's types");
+	sockets = open_object("sockets", kernel);
+	processes = open_object("procs", kernel);
+	functions = open_object("functions", kernel);
+	if (functions)
+		load(functions, "functions");
 	if (sockets && processes && load(sockets, "sockets")) {
 		for (unsigned int i = 0; i < sizeof(SHARED_MAPS) / sizeof(SHARED_MAPS[0]); i++)
 			bpf_map__reuse_fd(bpf_object__find_map_by_name(processes, SHARED_MAPS[i]),
