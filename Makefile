@@ -10,8 +10,9 @@ DEMO_SECONDS ?= 0
 KERNELS ?= 5.10. 6.1. 6.12
 # Once more with the programs of tier C, which every kernel has; the state there is in no socket.
 OTHER_TIER := accounting calls endings midstream modes other_callers tables unread vectors verifier
+MACHINE ?=
 
-.PHONY: install demo test test-kernels check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
+.PHONY: install demo wheel test test-arm64 test-kernels test-wheel check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -61,6 +62,19 @@ test-kernels: bpf hot  ## the kernel tests and some end-to-end tests under other
 	tests/install.sh
 	tests/vm/install.sh $(KERNELS)
 	$(PYTHON) -m tests.vm $(KERNELS)
+
+test-arm64: .venv/developed  ## the BPF objects for arm64 on an arm64 kernel, emulated
+	tests/arm64/install.sh
+	tools/libbpf/fetch.sh
+	$(PYTHON) -m tests.arm64
+
+wheel: .venv/developed  ## a wheel for every glibc from 2.28 and Python from 3.11, for MACHINE, in dist/
+	tools/wheel.sh $(MACHINE)
+
+test-wheel: .venv/developed  ## the wheel in a Debian 11, which debootstrap makes (minutes, once)
+	tests/install.sh
+	tests/roots/install.sh
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/roots/wheel.py
 
 interop: bpf hot  ## the OTLP exporters against a real OpenTelemetry Collector, built the first time
 	tests/interop/install.sh

@@ -11,11 +11,7 @@ built=$PWD/.build/wheel
 tag=manylinux_2_28_$machine
 tree=$built/tree-$machine
 
-if ! [ "$built/sources/libbpf-sys/Cargo.toml" -nt tools/libbpf/Cargo.lock ]; then
-	mkdir -p "$built"
-	cargo vendor --quiet --locked --manifest-path tools/libbpf/Cargo.toml "$built/sources" > /dev/null
-	touch "$built/sources/libbpf-sys/Cargo.toml"
-fi
+tools/libbpf/fetch.sh
 # From the sources alone: what was built in the checkout is left out.
 rm -rf "$tree"
 mkdir -p "$tree" dist

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile libbpf, with libelf and zlib inside, for a release wheel: one library that needs glibc only.
+"""Compile libbpf for a release wheel, with libelf and zlib inside: it needs nothing but glibc.
 
 python tools/libbpf/build.py SOURCES PACKAGE [MACHINE]
 
@@ -18,15 +18,15 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 GLIBC = "2.28"
 FLAGS = [
-    "-shared", "-O2", "-g0", "-fPIC", "-std=gnu11", "-fvisibility=hidden", "-fno-sanitize=undefined",
+    "-O2", "-g0", "-fPIC", "-std=gnu11", "-fvisibility=hidden", "-fno-sanitize=undefined",
     "-w",  # other people's code
-    "-DHAVE_CONFIG_H", "-DSHARED", "-D_LARGEFILE64_SOURCE", "-D_FILE_OFFSET_BITS=64",
+    "-DHAVE_CONFIG_H", "-DHAVE_UNISTD_H", "-DSHARED",
+    "-D_LARGEFILE64_SOURCE", "-D_FILE_OFFSET_BITS=64",
 ]  # fmt: skip
 INCLUDE = ("libbpf/include", "libbpf/include/uapi", "zlib", "elfutils/libelf", "elfutils/lib")
-# Of zlib only what works on memory.
 ZLIB = (
-    "adler32", "compress", "crc32", "deflate", "infback", "inffast", "inflate", "inftrees", "trees",
-    "uncompr", "zutil",
+    "adler32", "compress", "crc32", "deflate", "gzclose", "gzlib", "gzread", "gzwrite", "infback",
+    "inffast", "inflate", "inftrees", "trees", "uncompr", "zutil",
 )  # fmt: skip
 LICENCES = {
     "libbpf/LICENSE.BSD-2-Clause": "libbpf.BSD-2-Clause.txt",
@@ -36,21 +36,31 @@ LICENCES = {
 }
 
 
-def build(sources: Path, package: Path, machine: str) -> Path:
-    """The library. Raises CalledProcessError; the compiler has said why on stderr."""
-    bundled = package / "kernel" / "bundled"
-    bundled.mkdir(parents=True, exist_ok=True)
-    library = bundled / "libbpf.so.1"
+def compiler(sources: Path, target: str) -> list[str]:
+    """The compiler's command line, up to what is special, with all C files of the three."""
     files = [
         *sorted((sources / "libbpf" / "src").glob("*.c")),
         *sorted((sources / "elfutils" / "libelf").glob("*.c")),
         *(sources / "zlib" / f"{name}.c" for name in ZLIB),
     ]
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-gnu.{GLIBC}"]
-    command += [*FLAGS, f"-ffile-prefix-map={sources}=.", f"-I{HERE}"]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS]
+    command += [f"-ffile-prefix-map={sources}=.", f"-I{HERE}"]
     command += [f"-I{sources / name}" for name in INCLUDE]
-    command += [f"-Wl,--version-script={sources / 'libbpf' / 'src' / 'libbpf.map'}"]
-    command += ["-Wl,-soname,libbpf.so.1", "-o", str(library), *map(str, files)]
+    return [*command, *map(str, files)]
+
+
+def build(sources: Path, package: Path, machine: str) -> Path:
+    """The library. Raises CalledProcessError; the compiler has said why on stderr."""
+    bundled = package / "kernel" / "bundled"
+    bundled.mkdir(parents=True, exist_ok=True)
+    library = bundled / "libbpf.so.1"
+    command = compiler(sources, f"{machine}-linux-gnu.{GLIBC}")
+    command += [
+        "-shared",
+        "-Wl,-z,defs",
+        f"-Wl,--version-script={sources / 'libbpf' / 'src' / 'libbpf.map'}",
+    ]
+    command += ["-Wl,-soname,libbpf.so.1", "-o", str(library)]
     subprocess.run(command, check=True)
     for source, name in LICENCES.items():
         shutil.copy(sources / source, bundled / name)
@@ -59,4 +69,4 @@ def build(sources: Path, package: Path, machine: str) -> Path:
 
 if __name__ == "__main__":
     where = [Path(word).resolve() for word in sys.argv[1:3]]
-    print(build(where[0], where[1], (sys.argv[3:] or [platform.machine()])[0]))
+    build(where[0], where[1], (sys.argv[3:] or [platform.machine()])[0])

@@ -81,7 +81,7 @@ class Library:
             )
         except OSError as error:
             raise KernelError(
-                "libbpf 1.1 or newer (libbpf.so.1) is not installed",
+                f"libbpf 1.1 or newer cannot be loaded: {error}",
                 "install it: apt-get install libbpf1",
             ) from error
         for name, (result, arguments) in SIGNATURES.items():
