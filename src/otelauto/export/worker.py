@@ -19,9 +19,10 @@ T = TypeVar("T")
 class Worker(Generic[T]):
     """The queue, the thread and the book-keeping that exporters of spans share.
 
-    ``handle`` publishes one batch and counts each of its spans as sent or dropped; an exception
-    out of it is a defect: what it left uncounted is ``internal`` and the thread goes on. ``abort``
-    is called from the closing thread when the deadline has come while ``handle`` still runs.
+    ``handle`` publishes one batch and counts each of its spans as sent or dropped, or hands it on;
+    an exception out of it is a defect: what it left uncounted is ``internal`` and the thread goes
+    on. ``abort`` is called from the closing thread when the deadline has come while ``handle``
+    still runs.
     """
 
     GRACE_S = 0.5  # for an aborted ``handle`` to count what it gave up
@@ -75,6 +76,11 @@ class Worker(Generic[T]):
     def drop(self, count: int, reason: Reason) -> None:
         """For ``handle``: count ``count`` spans of its batch as given up."""
         self._settle(self._ledger.dropped, count, reason)
+
+    def hand_on(self, count: int) -> None:
+        """For ``handle``: somebody else counts ``count`` spans of its batch from now on."""
+        with self._lock:
+            self._in_hand -= count
 
     def seconds_left(self) -> float | None:
         """How long ``handle`` may still take; ``None`` unless the exporter is being closed."""
