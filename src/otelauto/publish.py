@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from otelauto import __version__, logs
@@ -21,12 +22,14 @@ from otelauto.export.exporter import Exporter, SpanExporter, Status
 from otelauto.export.exposition import Family
 from otelauto.export.otlp_export import OtlpMetrics, OtlpTraces
 from otelauto.export.otlp_http import OtlpHttp
+from otelauto.export.otlp_json import Json
 from otelauto.export.own_metrics import counter_families, process_families
 from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.printer import LineFormat, Printer
 from otelauto.export.prometheus import Page, Prometheus, metrics_page
 from otelauto.export.proxy import proxy_for
 from otelauto.export.red import SERIES_OVERFLOWED, Red
+from otelauto.export.spool import DiskSpool, Found, Lost, MemorySpool, Spool
 from otelauto.export.tls import Tls
 from otelauto.export.transport import Compression, Transport
 from otelauto.fast import ROUTE_LIMIT, Desk, suits
@@ -156,6 +159,7 @@ class Publisher:
                 batch_size=part.max_export_batch_size,
                 batch_timeout_s=part.batch_timeout,
                 export_timeout_s=part.export_timeout,
+                spool=_spool(config),
             )
             self._traces = traces
             self._span_exporters.append(traces)
@@ -194,7 +198,8 @@ class Publisher:
             "own_traffic": self._own_traffic,
         }
         if not over_grpc:
-            return OtlpHttp(endpoint.url, **given)
+            json = Json(signal) if part.protocol == "http/json" else None
+            return OtlpHttp(endpoint.url, json=json, **given)
         try:  # here: the library takes 20 MB that nobody else needs
             from otelauto.export.otlp_grpc import OtlpGrpc  # noqa: PLC0415
         except ImportError as error:
@@ -377,6 +382,19 @@ class Publisher:
     def expire(self) -> None:
         """Let go of what is past its time. Call every few seconds: nobody may be collecting."""
         self.red.expire()
+
+
+def _spool(config: Config) -> Callable[[Lost, Found], Spool] | None:
+    """What makes the spool of spans, as configured."""
+    part = config.otel_traces_export
+    match part.spool:
+        case "disk":
+            directory = Path(config.state_directory) / "spool" / "traces"
+            return lambda lost, found: DiskSpool(directory, part.spool_bytes, lost, found)
+        case "memory":
+            return lambda lost, _: MemorySpool(part.spool_bytes, lost)
+        case _:
+            return None
 
 
 def _close(exporter: Exporter, deadline_s: float) -> None:

@@ -31,7 +31,6 @@ from otelauto.export.exporter import (
     Reason,
     dropped,
 )
-from otelauto.export.headers import parse_headers
 from otelauto.export.otlp_export import OtlpMetrics, OtlpTraces
 from otelauto.export.otlp_http import OtlpHttp
 from otelauto.export.own_traffic import OwnTraffic
@@ -424,29 +423,3 @@ def test_the_query_of_an_endpoint_is_sent_but_not_shown(receiver: Receiver) -> N
 def test_bad_tls_files() -> None:
     with pytest.raises(ConfigError):
         OtlpHttp("https://localhost/", version="1", tls=Tls(certificate="/nonexistent"))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", {}),
-        ("a=1,b=2", {"a": "1", "b": "2"}),
-        (" A = 1 , , b=x%2Cy ", {"a": "1", "b": "x,y"}),
-        ("Authorization=Basic abc==", {"authorization": "Basic abc=="}),
-        ("authorization=Basic%20abc%3D%3D", {"authorization": "Basic abc=="}),
-        ("a=1,a=2", {"a": "2"}),
-        ("a=", {"a": ""}),
-    ],
-)
-def test_headers(text: str, expected: dict[str, str]) -> None:
-    assert parse_headers(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["a", "=s3cret", "a b=s3cret", "a=s3cret%0d%0aX: y", "a=s3cret\u20ac"],
-)
-def test_bad_headers_are_refused_without_showing_the_value(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_headers(text)
-    assert "s3cret" not in str(caught.value)

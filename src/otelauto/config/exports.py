@@ -17,6 +17,9 @@ from otelauto.config.setting import Variable, setting
 
 T = TypeVar("T")
 
+DISK_BYTES = 256 << 20
+MEMORY_BYTES = 16 << 20
+
 _MS = kinds.MILLISECONDS
 _INTERVAL = kinds.milliseconds(above_zero=True)
 _COUNT = kinds.integer(1, example=4096)
@@ -58,8 +61,8 @@ def _protocol(signal: str) -> str:
     return setting(
         "",
         otlp.PROTOCOL,
-        "OTLP over gRPC, or over HTTP with protobuf bodies.",
-        env=names,
+        "OTLP over gRPC, or over HTTP with protobuf or JSON bodies.",
+        env=tuple(Variable(name, otlp.PROTOCOL, lenient=True) for name in names),
         default_note="`grpc` if the endpoint's port is 4317, else `http/protobuf`",
     )
 
@@ -242,13 +245,30 @@ class TracesExport(OtlpExport):
     export_timeout: float = setting(
         30.0,
         kinds.duration(example="30s"),
-        "Longest time for a batch, retries included; `0` is no limit. `OTEL_BSP_EXPORT_TIMEOUT` is "
-        "milliseconds.",
+        "Longest time for a batch without a spool, retries included; `0` is no limit. "
+        "`OTEL_BSP_EXPORT_TIMEOUT` is milliseconds.",
         env=(
             "OTLP_TRACES_EXPORT_TIMEOUT",
             Variable("OTEL_BSP_EXPORT_TIMEOUT", _MS, lenient=True),
         ),
     )
+    spool: str = setting(
+        "disk",
+        kinds.choice("disk", "memory", "off"),
+        "Where spans wait that cannot be delivered at once: in files of `state_directory`, in "
+        "memory, or nowhere but in the queue.",
+    )
+    spool_size: int = setting(
+        0,
+        kinds.size(65536, example="256MiB"),
+        "Most bytes of the spool; the oldest spans make room, and are counted.",
+        default_note="`256MiB` on disk, `16MiB` in memory",
+    )
+
+    @property
+    def spool_bytes(self) -> int:
+        """The size of the spool, in bytes."""
+        return self.spool_size or (DISK_BYTES if self.spool == "disk" else MEMORY_BYTES)
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ def _literal_secrets(context: _Context) -> None:
         endpoint = context.origins.get(f"{section}.endpoint", DEFAULT)
         open_to_view = endpoint.source in {Source.FILE, Source.FLAG} and endpoint.literal
         if open_to_view and export.endpoint is not None and export.endpoint.credentials:
-            sentence = f"the password in the URL is a secret: {advice}."
+            sentence = f"the password of the endpoint is a secret: {advice}."
             context.findings.warn(endpoint.where, sentence)
 
 
