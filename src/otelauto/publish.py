@@ -390,9 +390,9 @@ def _spool(config: Config) -> Callable[[Lost, Found], Spool] | None:
     match part.spool:
         case "disk":
             directory = Path(config.state_directory) / "spool" / "traces"
-            return lambda lost, found: DiskSpool(directory, part.spool_bytes, lost, found)
+            return lambda lost, found: DiskSpool(directory, part.spool_size, lost, found)
         case "memory":
-            return lambda lost, _: MemorySpool(part.spool_bytes, lost)
+            return lambda lost, _: MemorySpool(part.spool_memory, lost)
         case _:
             return None
 

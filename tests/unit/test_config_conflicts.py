@@ -97,6 +97,8 @@ def test_conflict_empty_is_unset(configure):
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ("OTEL_EXPORTER_OTLP_INSECURE", "perhaps"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "udp"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "5s"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
@@ -332,7 +334,7 @@ def test_conflict_scheme_before_insecure(configure, endpoint, insecure, url):
         (
             "otel_traces_export: {endpoint: 'https://u:passw0rd@h'}",
             {},
-            "the password in the URL is a secret",
+            "the password of the endpoint is a secret",
         ),
         (
             "otel_traces_export: {endpoint: 'https://h', headers: {x-api-key: abcd}}",

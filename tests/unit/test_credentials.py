@@ -147,7 +147,7 @@ def test_a_variable_is_read_once(tmp_path: Path) -> None:
 
 def publish(config_text: str, directory: Path) -> Publisher:
     file = directory / "c.yml"
-    file.write_text(config_text)
+    file.write_text(f"state_directory: {directory}\n{config_text}")
     config = load(file, {}, {}, Purpose.SHOW).config
     return Publisher(config, Counters(), lambda _: None, CLOCK)
 

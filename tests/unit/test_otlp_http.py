@@ -69,7 +69,7 @@ Reply = tuple[int, dict[str, str], bytes]
 class Receiver:
     """A real HTTP server; ``replies`` are used up first, then every answer is ``default``."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.replies: list[Reply] = []
         self.default: Reply = (200, {}, b"")
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
@@ -95,7 +95,7 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         if tls is not None:
             self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)

@@ -17,11 +17,9 @@ from otelauto.config.setting import Variable, setting
 
 T = TypeVar("T")
 
-DISK_BYTES = 256 << 20
-MEMORY_BYTES = 16 << 20
-
 _MS = kinds.MILLISECONDS
 _INTERVAL = kinds.milliseconds(above_zero=True)
+_SIZE = kinds.size(65536, example="256MiB")
 _COUNT = kinds.integer(1, example=4096)
 
 
@@ -259,16 +257,11 @@ class TracesExport(OtlpExport):
         "memory, or nowhere but in the queue.",
     )
     spool_size: int = setting(
-        0,
-        kinds.size(65536, example="256MiB"),
-        "Most bytes of the spool; the oldest spans make room, and are counted.",
-        default_note="`256MiB` on disk, `16MiB` in memory",
+        256 << 20,
+        _SIZE,
+        "Most bytes of the spool on disk; the oldest spans make room, and are counted.",
     )
-
-    @property
-    def spool_bytes(self) -> int:
-        """The size of the spool, in bytes."""
-        return self.spool_size or (DISK_BYTES if self.spool == "disk" else MEMORY_BYTES)
+    spool_memory: int = setting(16 << 20, _SIZE, "The same of the spool in memory.")
 
 
 @dataclass(frozen=True)

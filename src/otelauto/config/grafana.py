@@ -15,14 +15,14 @@ from urllib.parse import quote
 from otelauto.config import kinds, otlp
 from otelauto.config.kinds import Kind
 from otelauto.config.otlp import Secret
-from otelauto.config.problems import Findings, Origin
+from otelauto.config.problems import Origin
 from otelauto.config.setting import section, setting
 
 if TYPE_CHECKING:
     from otelauto.config.settings import Config
 
 _ZONE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
-_KEYS = ("cloud_zone", "cloud_instance_id", "cloud_api_key")
+KEYS = ("cloud_zone", "cloud_instance_id", "cloud_api_key")
 
 
 def _read_zone(text: str) -> str:
@@ -72,20 +72,18 @@ class Grafana:
     otlp: GrafanaOtlp = section(GrafanaOtlp)
 
 
-def settle_grafana(config: Config, origins: dict[str, Origin], findings: Findings) -> Config:
+def lacking(given: GrafanaOtlp) -> list[str]:
+    """Which of zone, instance id and API key are not given."""
+    return [key for key in KEYS if not getattr(given, key)]
+
+
+def settle_grafana(config: Config, origins: dict[str, Origin]) -> Config:
     """``config`` with endpoint and credentials for what goes to Grafana Cloud.
 
     What follows from ``grafana.otlp`` gets its origin.
     """
     given = config.grafana.otlp
-    named = [key for key in _KEYS if getattr(given, key)]
-    if not named:
-        return config
-    lacking = [f'"grafana.otlp.{key}"' for key in _KEYS if key not in named]
-    if lacking:
-        where = origins[f"grafana.otlp.{named[0]}"].where
-        sentence = f"Grafana Cloud also needs {' and '.join(lacking)}."
-        findings.problem(where, sentence, "Give zone, instance id and API key, or none of them.")
+    if lacking(given):
         return config
     login = f"{quote(given.cloud_instance_id, safe='')}:{quote(given.cloud_api_key, safe='')}"
     url = f"https://{login}@otlp-gateway-{given.cloud_zone}.grafana.net/otlp"

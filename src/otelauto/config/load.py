@@ -180,7 +180,7 @@ def load(
     for name, sentence in _unread_variables(declared, environ):
         findings.warn(name, sentence)
     config = _complete(build(Config, merge.values), merge.origins, sections)
-    config = settle_grafana(config, merge.origins, findings)
+    config = settle_grafana(config, merge.origins)
     config = select_exporters(config, merge.origins, findings)
     config = settle_protocols(config, merge.origins, findings)
     check(config, merge.origins, declared, purpose, findings)

@@ -197,7 +197,7 @@ class TimedConnection(HTTPConnection):
         self._use(sock, deadline)
         tunnel: str | None = getattr(self, "_tunnel_host", None)
         if tunnel:
-            self._tunnel()
+            self._tunnel()  # type: ignore[attr-defined]
         if self._context is not None:
             sock.settimeout(deadline.left())
             sock = self._context.wrap_socket(sock, server_hostname=tunnel or self.host)
@@ -206,7 +206,7 @@ class TimedConnection(HTTPConnection):
 
     def _use(self, sock: socket.socket, deadline: Deadline) -> None:
         self._timed = TimedSocket(sock, deadline)
-        self.sock = self._timed  # type: ignore[assignment]
+        self.sock = self._timed
 
     def until(self, deadline: Deadline) -> None:
         """Hold what follows to ``deadline``."""

@@ -26,7 +26,7 @@ from otelauto.export.outbox import REASONS, Outbox
 from otelauto.export.red import Red
 from otelauto.export.retry import FIRST_PAUSE_S, LIMIT_S, Retry, asked_pause_s
 from otelauto.export.spool import Found, Loss, Lost, Spool
-from otelauto.export.transport import Transport, Verdict
+from otelauto.export.transport import REST_AFTER_S, Transport, Verdict
 from otelauto.export.worker import Worker
 from otelauto.spans.clock import WallClock, boot_now_ns
 
@@ -76,6 +76,7 @@ class OtlpTraces:
             batch_size=batch_size,
             batch_timeout_s=batch_timeout_s,
             abort=transport.abort,
+            rest=transport.rest if spool is None else None,  # else the outbox's thread uses it
         )
         self._retry = Retry(
             transport.post,
@@ -249,6 +250,7 @@ class OtlpMetrics:
     def _export(self) -> None:
         body = self._encoder.encode(self._red.collect(), self._now_ns())
         if not body:
+            self._transport.rest()
             return
         left = None if self._give_up_at is None else self._give_up_at - time.monotonic()
         answer = self._transport.post(body, left)
@@ -260,6 +262,8 @@ class OtlpMetrics:
             self._report(answer.error)
             return
         self._counters.add(METRIC_EXPORTS)
+        if self._interval_s >= REST_AFTER_S:
+            self._transport.rest()
         if answer.rejected > 0:
             self._counters.add(METRIC_POINTS_REJECTED, answer.rejected)
         if answer.rejected > 0 or answer.error:

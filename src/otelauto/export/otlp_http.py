@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from urllib.parse import urlsplit
 
 from otelauto.errors import ConfigError
@@ -130,6 +130,9 @@ class OtlpHttp:
             self._hang_up()
             return Answer(Verdict.RETRY, _explain(error))
 
+    def rest(self) -> None:
+        """An idle connection costs nothing, and may serve again."""
+
     def abort(self) -> None:
         """From another thread: make a ``post`` in progress fail now."""
         self._aborted = True
@@ -154,6 +157,8 @@ class OtlpHttp:
             self._hang_up()
         if len(data) > MAX_ANSWER:
             return Answer(Verdict.REFUSED, f"an answer of more than {MAX_ANSWER} bytes")
+        if response.length:  # read() of a number of bytes does not mind
+            raise IncompleteRead(data, response.length)
         return self._judge(response, data)
 
     def _headers(self) -> dict[str, str]:

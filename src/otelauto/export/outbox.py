@@ -17,7 +17,7 @@ from otelauto.counters import Counters
 from otelauto.export.exporter import Ledger, Reason, Trouble
 from otelauto.export.retry import FIRST_PAUSE_S, Retry
 from otelauto.export.spool import Entry, Loss, Spool
-from otelauto.export.transport import Answer, Transport, Verdict
+from otelauto.export.transport import REST_AFTER_S, Answer, Transport, Verdict
 
 SPILL_AFTER_S = 0.25
 STORE_AGAIN_S = 1.0  # after a message could not be stored
@@ -181,6 +181,7 @@ class Outbox:
                 self._changed.notify_all()
 
     def _next(self) -> _Message | None:
+        idle_s: float | None = REST_AFTER_S
         with self._changed:
             while not self._is_over():
                 if self._slot is not None:
@@ -191,7 +192,9 @@ class Outbox:
                     return self._current
                 if self._complete:
                     break
-                self._changed.wait()
+                if not self._changed.wait(idle_s):
+                    idle_s = None
+                    self._transport.rest()
             self._ended = True
             self._changed.notify_all()
             return None

@@ -12,6 +12,7 @@ from otelauto.counters import Counters, Meaning
 from otelauto.export.encoded import spans_of
 from otelauto.export.exporter import Ledger, Reason, Trouble
 from otelauto.export.queue import BoundedQueue
+from otelauto.export.transport import REST_AFTER_S
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ class Worker(Generic[T]):
     ``handle`` publishes one batch and counts each of its spans as sent or dropped, or hands it on;
     an exception out of it is a defect: what it left uncounted is ``internal`` and the thread goes
     on. ``abort`` is called from the closing thread when the deadline has come while ``handle``
-    still runs.
+    still runs. ``rest`` is called, once, when nothing came for ``REST_AFTER_S``.
     """
 
     GRACE_S = 0.5  # for an aborted ``handle`` to count what it gave up
@@ -39,6 +40,7 @@ class Worker(Generic[T]):
         batch_size: int,
         batch_timeout_s: float,
         abort: Callable[[], None] = lambda: None,
+        rest: Callable[[], None] | None = None,
     ) -> None:
         self._queue: BoundedQueue[T] = BoundedQueue(queue_size)
         self._handle = handle
@@ -48,6 +50,7 @@ class Worker(Generic[T]):
         self._batch_size = batch_size
         self._batch_timeout_s = batch_timeout_s
         self._abort = abort
+        self._rest = rest
         self._thread = threading.Thread(target=self._run, name=f"otelauto-{name}", daemon=True)
         self._give_up_at: float | None = None
         self._lock = threading.Lock()
@@ -115,7 +118,14 @@ class Worker(Generic[T]):
                 self._counters.add(meaning, count, label)
 
     def _run(self) -> None:
-        while (batch := self._queue.take(self._batch_size, self._batch_timeout_s)) is not None:
+        size, linger_s = self._batch_size, self._batch_timeout_s
+        idle_s = None
+        while (batch := self._queue.take(size, linger_s, idle_s)) is not None:
+            idle_s = REST_AFTER_S if batch and self._rest is not None else None
+            if not batch:
+                assert self._rest is not None  # noqa: S101 - the queue was asked to say so
+                self._rest()
+                continue
             with self._lock:
                 self._in_hand = sum(map(spans_of, batch))
             try:  # the thread must outlive a defect
