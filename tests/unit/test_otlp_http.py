@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import ssl
@@ -73,19 +74,26 @@ class Receiver:
         self.replies: list[Reply] = []
         self.default: Reply = (200, {}, b"")
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.statuses: list[int] = []  # of the answers to them
+        self.connections: list[socket.socket] = []
         self.peers: set[tuple[str, int]] = set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def setup(self) -> None:
+                super().setup()
+                receiver.connections.append(self.connection)
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.peers.add(self.client_address)
                 reply = receiver.replies.pop(0) if receiver.replies else receiver.default
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                receiver.requests.append((self.path, headers, body))
                 status, extra, data = reply
+                receiver.requests.append((self.path, headers, body))
+                receiver.statuses.append(status)
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(data)), **extra}.items():
                     self.send_header(name, value)
@@ -103,21 +111,29 @@ class Receiver:
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self.thread.start()
 
-    def span_numbers(self) -> list[int]:
+    def span_numbers(self, wanted: Callable[[int], bool] = bool) -> list[int]:
         """Attribute ``n`` of every span of every request, in order."""
         return [
             span.attributes[0].value.int_value
-            for _, headers, body in self.requests
+            for (_, headers, body), status in zip(self.requests, self.statuses, strict=False)
+            if wanted(status)
             for resource in ExportTraceServiceRequest.FromString(
                 gzip.decompress(body) if "content-encoding" in headers else body
             ).resource_spans
             for span in resource.scope_spans[0].spans
         ]
 
+    def accepted_numbers(self) -> list[int]:
+        """The same of the requests that were answered with success."""
+        return self.span_numbers(lambda status: status == 200)
+
     def close(self) -> None:
         self.server.shutdown()
         self.thread.join(20)
         self.server.server_close()
+        for connection in self.connections:  # those that are kept would be served all the same
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture

@@ -184,6 +184,15 @@ _EXPONENTIAL: _Table = {
     13: ("max", _DOUBLE, False),
     14: ("zeroThreshold", _DOUBLE, False),
 }
+_SUMMARY: _Table = {
+    2: ("startTimeUnixNano", _FIXED64, False),
+    3: ("timeUnixNano", _FIXED64, False),
+    4: ("count", _FIXED64, False),
+    5: ("sum", _DOUBLE, False),
+    6: ("quantileValues", {1: ("quantile", _DOUBLE, False), 2: ("value", _DOUBLE, False)}, True),
+    7: ("attributes", _KEY_VALUE, True),
+    8: ("flags", _UINT32, False),
+}
 _TEMPORALITY = ("aggregationTemporality", _ENUM, False)
 _METRIC: _Table = {
     1: ("name", _STRING, False),
@@ -197,6 +206,7 @@ _METRIC: _Table = {
     ),
     9: ("histogram", {1: ("dataPoints", _HISTOGRAM, True), 2: _TEMPORALITY}, False),
     10: ("exponentialHistogram", {1: ("dataPoints", _EXPONENTIAL, True), 2: _TEMPORALITY}, False),
+    11: ("summary", {1: ("dataPoints", _SUMMARY, True)}, False),
     12: ("metadata", _KEY_VALUE, True),
 }
 
