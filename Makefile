@@ -59,6 +59,7 @@ test-kernels: bpf hot  ## the kernel tests and some end-to-end tests under other
 	$(PYTHON) -m tests.vm $(KERNELS)
 
 interop: bpf hot  ## the OTLP exporters against a real OpenTelemetry Collector, built the first time
+	tests/install.sh
 	tests/interop/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py
 

@@ -244,6 +244,34 @@ def test_damage_costs_the_damaged(
         segment.unlink(missing_ok=True)
 
 
+def test_any_damage_is_survived(disk: Callable[..., DiskSpool], tmp_path: Path, book: Book) -> None:
+    """What is delivered was appended; what was found is delivered or counted, whatever was done."""
+    rng = random.Random(5)
+    runs = int(os.environ.get("TEST_FUZZ_RUNS", "0")) // 1000 or 60
+    for _ in range(runs):
+        spool = disk(32 << 10)
+        messages = [noise(rng.randrange(600), rng.randrange(1 << 30)) for _ in range(30)]
+        for message in messages:
+            spool.append(message, 1)
+        spool.close()
+        for path in segments(tmp_path):
+            content = bytearray(path.read_bytes())
+            for _ in range(rng.randrange(4)):
+                at = rng.randrange(len(content))
+                damage = rng.choice(
+                    [b"", rng.randbytes(1), rng.randbytes(9), room.MAGIC, bytes(40)]
+                )
+                content[at : at + rng.randrange(30)] = damage
+            path.write_bytes(content)
+        book.lost.clear()
+        book.found = 0
+        spool = disk(32 << 10)
+        got = drain(spool)
+        assert set(got) <= set(messages)
+        assert len(got) + book.lost.total() == book.found
+        assert segments(tmp_path) == []
+
+
 def test_strange_files_are_left_alone(disk: Callable[..., DiskSpool], tmp_path: Path) -> None:
     directory = tmp_path / "spool"
     directory.mkdir(mode=0o700)
