@@ -157,6 +157,7 @@ def test_no_secret_comes_out(tmp_path: Path, served: servers.Running) -> None:
             wait_until(lambda: bodies().count(b"/items/") >= REQUESTS, "all spans are sent")
             text = page_of(page)
             assert "http_server_request_duration_seconds_count" in text
+            assert "otelauto_otlp_traces_spans_spooled 0" in text
             found += leaks("page", text.encode())
             otelauto.stop()
         assert any(path == "/v1/metrics" for path, _, _ in receiver.requests)

@@ -266,6 +266,17 @@ def test_conflict_url_password(configure):
     assert headers == {"authorization": "Bearer x"}
 
 
+def test_conflict_grafana_after_own_endpoint(configure):
+    text = (
+        "otel_traces_export: {endpoint: 'https://own.example'}\n"
+        "grafana: {otlp: {cloud_zone: z, cloud_instance_id: 7, cloud_submit: 'traces,metrics'}}"
+    )
+    config = configure(text, {"GRAFANA_CLOUD_API_KEY": "key"}).config
+    assert config.otel_traces_export.endpoint.host == "own.example"
+    assert config.otel_traces_export.request_headers() == {}
+    assert config.otel_metrics_export.endpoint.host == "otlp-gateway-z.grafana.net"
+
+
 @pytest.mark.parametrize(
     ("endpoint", "given", "protocol", "url", "warning"),
     [
