@@ -76,7 +76,7 @@ class OtlpTraces:
             batch_size=batch_size,
             batch_timeout_s=batch_timeout_s,
             abort=transport.abort,
-            rest=transport.rest if spool is None else None,  # else the outbox's thread uses it
+            rest=transport.rest if spool is None else _nothing,  # it is the outbox's to use
         )
         self._retry = Retry(
             transport.post,
@@ -178,6 +178,10 @@ class OtlpTraces:
 
     def _report(self, error: str) -> None:
         self._trouble.report(f"{self._transport.url}: {error}")
+
+
+def _nothing() -> None:
+    """Nothing to do."""
 
 
 class OtlpMetrics:

@@ -40,7 +40,7 @@ class Worker(Generic[T]):
         batch_size: int,
         batch_timeout_s: float,
         abort: Callable[[], None] = lambda: None,
-        rest: Callable[[], None] | None = None,
+        rest: Callable[[], None] = lambda: None,
     ) -> None:
         self._queue: BoundedQueue[T] = BoundedQueue(queue_size)
         self._handle = handle
@@ -121,9 +121,8 @@ class Worker(Generic[T]):
         size, linger_s = self._batch_size, self._batch_timeout_s
         idle_s = None
         while (batch := self._queue.take(size, linger_s, idle_s)) is not None:
-            idle_s = REST_AFTER_S if batch and self._rest is not None else None
+            idle_s = REST_AFTER_S if batch else None
             if not batch:
-                assert self._rest is not None  # noqa: S101 - the queue was asked to say so
                 self._rest()
                 continue
             with self._lock:
