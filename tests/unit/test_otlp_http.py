@@ -75,6 +75,7 @@ class Receiver:
         self.default: Reply = (200, {}, b"")
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.statuses: list[int] = []  # of the answers to them
+        self.times: list[float] = []  # of their arrival, seconds since 1970
         self.connections: list[socket.socket] = []
         self.peers: set[tuple[str, int]] = set()
         receiver = self
@@ -92,6 +93,7 @@ class Receiver:
                 reply = receiver.replies.pop(0) if receiver.replies else receiver.default
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status, extra, data = reply
+                receiver.times.append(time.time())
                 receiver.requests.append((self.path, headers, body))
                 receiver.statuses.append(status)
                 self.send_response(status)

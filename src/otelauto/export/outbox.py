@@ -93,8 +93,8 @@ class Outbox:
             while True:
                 if message is None and self._is_idle():
                     message = self._hand_over(body, items)
-                if message is not None and message.settled:
-                    return True
+                if message is not None and (message.settled or self._found_others()):
+                    return True  # or in hand, behind nothing: the sender counts
                 if self._store(body, items):
                     if message is not None:
                         message.entry = self._spool.head()
@@ -102,7 +102,7 @@ class Outbox:
                     return True
                 left = self._time_left()
                 if left <= 0:
-                    return message is not None  # in hand: the sender counts
+                    return message is not None
                 self._changed.wait(min(left, STORE_AGAIN_S))
 
     def closing(self, deadline_s: float) -> None:
@@ -135,16 +135,6 @@ class Outbox:
                 self._drop(self._spool.items, Reason.SHUTDOWN)
             self._spool.close()
 
-    @property
-    def waiting(self) -> int:
-        """Items in the spool."""
-        return self._spool.items
-
-    @property
-    def bytes_waiting(self) -> int:
-        """Bytes that the spool takes."""
-        return self._spool.size
-
     # ---- the bringing thread; with the lock ----
 
     def _is_idle(self) -> bool:
@@ -156,6 +146,17 @@ class Outbox:
         self._changed.notify_all()
         self._changed.wait_for(lambda: message.settled, SPILL_AFTER_S)
         return message
+
+    def _found_others(self) -> bool:
+        """Whether the spool could be opened only now, and holds what an earlier process left.
+
+        What is in hand would not be at its head then; it stays in hand.
+        """
+        try:
+            self._spool.open()
+        except OSError:
+            return False
+        return self._spool.items > 0
 
     def _store(self, body: bytes, items: int) -> bool:
         try:

@@ -224,6 +224,7 @@ class DiskSpool:
         self._at = 0  # where in the first segment the next record to deliver is
         self._head: Entry | None = None
         self._found = found
+        self._complained = False
 
     @property
     def items(self) -> int:
@@ -362,7 +363,7 @@ class DiskSpool:
             os.ftruncate(segment.fd, 0)
             os.unlink(segment.name, dir_fd=self._folder)
         except OSError as error:
-            LOG.warning("%s/%s cannot be removed: %s", self._directory, segment.name, error)
+            self._complain(segment, error)
         finally:
             os.close(segment.fd)
 
@@ -383,7 +384,7 @@ class DiskSpool:
             record = _record(segment.fd, self._at, segment.size)
             stored = b"" if record is None else _payload(segment.fd, record)
         except OSError as error:
-            LOG.warning("%s/%s cannot be read: %s", self._directory, segment.name, error)
+            self._complain(segment, error)
             record = None
         if record is None:
             self._lost(segment.items, Loss.CORRUPT)
@@ -410,7 +411,13 @@ class DiskSpool:
         try:
             os.pwrite(segment.fd, bytes((DONE,)), at + _STATE_AT)
         except OSError as error:
-            LOG.warning("%s/%s cannot be written: %s", self._directory, segment.name, error)
+            self._complain(segment, error)
+
+    def _complain(self, segment: _Segment, error: OSError) -> None:
+        """Say it once: a disk that fails does so each time."""
+        level = logging.DEBUG if self._complained else logging.WARNING
+        self._complained = True
+        LOG.log(level, "%s/%s: %s", self._directory, segment.name, error)
 
 
 def _must_fit(size: int, most: int) -> None:
