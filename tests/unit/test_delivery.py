@@ -121,7 +121,7 @@ def test_http_answers(receiver: Receiver, make: Make, fault: str) -> None:
     wait_for(lambda: totals(counters) == (8 - sum(lost.values()), lost))
     retried = [] if lost else [0, 1, 2, 3, 4]
     assert receiver.span_numbers() == [*retried, *range(8)]
-    assert settled(exporter)
+    wait_for(lambda: settled(exporter))
     after = asked.get("Retry-After")
     if after == "1":
         assert receiver.times[1] - receiver.times[0] > 0.95
@@ -150,7 +150,7 @@ def test_grpc_answers(make: Make, code: Any, details: bytes | None, lost: dict[s
         exporter.offer(spans(3, 5))
         wait_for(lambda: totals(counters) == (8 - sum(lost.values()), lost))
         assert receiver.span_numbers()[-3:] == [5, 6, 7]
-        assert settled(exporter)
+        wait_for(lambda: settled(exporter))
         exporter.close(5)
     finally:
         receiver.close()
@@ -252,7 +252,7 @@ def test_connections_that_break_are_tried_again(
         exporter.offer(spans(5))
         exporter.offer(spans(300, 5))
         wait_for(lambda: totals(counters) == (305, {}))
-        assert settled(exporter)
+        wait_for(lambda: settled(exporter))
         assert exporter.status()["last_error"] is not None
         exporter.close(5)
     finally:
