@@ -88,10 +88,8 @@ def settle_grafana(config: Config, origins: dict[str, Origin]) -> Config:
     login = f"{quote(given.cloud_instance_id, safe='')}:{quote(given.cloud_api_key, safe='')}"
     url = f"https://{login}@otlp-gateway-{given.cloud_zone}.grafana.net/otlp"
     for signal in given.cloud_submit:
-        part = getattr(config, f"otel_{signal}_export", None)
-        if (
-            part is not None and part.endpoint is None
-        ):  # one of its own is stronger; or it is "none"
+        part = getattr(config, f"otel_{signal}_export", None)  # there is none for the word "none"
+        if part is not None and part.endpoint is None:
             part = replace(part, endpoint=otlp.endpoint_base(signal).read(url))
             config = replace(config, **{f"otel_{signal}_export": part})
             origins[f"otel_{signal}_export.endpoint"] = origins["grafana.otlp.cloud_api_key"]
