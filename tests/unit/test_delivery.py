@@ -489,12 +489,13 @@ def test_a_grpc_channel_is_closed_at_rest_and_opened_again() -> None:
         receiver.close()
 
 
-# ---- the disk, in a mount namespace of its own ----
+# ---- disks and networks, in namespaces of their own ----
 
 
-def in_own_mounts(test: str, *arguments: str) -> dict[str, Any]:
-    """What a function of tests/unit/disk_trouble.py returns, run where it may mount."""
-    command = ["unshare", "--mount", sys.executable, "-m", "tests.unit.disk_trouble", test]
+def in_own_namespaces(test: str, *arguments: str) -> dict[str, Any]:
+    """What a function of tests/unit/trouble.py returns, run where it may mount and cut links."""
+    own = ["unshare", "--mount", "--net"]
+    command = [*own, sys.executable, "-m", "tests.unit.trouble", test]
     done = subprocess.run(
         [*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
@@ -504,7 +505,7 @@ def in_own_mounts(test: str, *arguments: str) -> dict[str, Any]:
 
 
 def test_a_full_disk_loses_nothing_until_the_queue_is_full(tmp_path: Path) -> None:
-    found = in_own_mounts("full", str(tmp_path))
+    found = in_own_namespaces("full", str(tmp_path))
     assert "No space left" in found["error"]
     assert found["spooled"] > 0
     assert found["dropped"] == {"queue_full": found["produced"] - found["kept"]}
@@ -513,8 +514,14 @@ def test_a_full_disk_loses_nothing_until_the_queue_is_full(tmp_path: Path) -> No
 
 
 def test_a_read_only_directory_is_said_and_leaves_the_queue(tmp_path: Path) -> None:
-    found = in_own_mounts("read_only", str(tmp_path))
+    found = in_own_namespaces("read_only", str(tmp_path))
     assert "Read-only file system" in found["error"]
     assert "the spool cannot be used" in found["log"]
     assert found["sent"] == 5
     assert found["dropped"] == {"unwritable": 7}  # still waiting at the end, and nowhere to keep it
+
+
+def test_an_end_that_is_out_of_reach_is_left_and_found_again(tmp_path: Path) -> None:
+    found = in_own_namespaces("half_open", str(tmp_path))
+    assert found["numbers"] in ([*range(12)], [*range(12), *range(5, 12)])
+    assert found["connections"] >= 2

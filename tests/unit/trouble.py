@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exporters on disks that fail: run in a mount namespace of its own, ``unshare --mount``."""
+"""Exporters where disks and networks fail: run in namespaces of its own, ``unshare``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from otelauto.export.otlp_export import OtlpTraces
 from otelauto.export.spool import DiskSpool
 
 
-def exporter(port: int, directory: Path, queue_size: int = 2000) -> tuple[OtlpTraces, Counters]:
+def exporter(port: int, directory: Path, timeout_ms: int = 10_000) -> tuple[OtlpTraces, Counters]:
     counters = Counters()
     made = OtlpTraces(
-        transport(port),
+        transport(port, timeout_ms=timeout_ms),
         CLOCK,
         counters,
         version="1",
-        queue_size=queue_size,
+        queue_size=2000,
         batch_size=100,
         batch_timeout_s=0.0,
         first_pause_s=0.01,
@@ -39,7 +39,12 @@ def mount(directory: Path, *options: str) -> None:
     subprocess.run(["mount", *options, "none", str(directory)], check=True)
 
 
+def loopback(state: str) -> None:
+    subprocess.run(["ip", "link", "set", "lo", state], check=True)
+
+
 def full(directory: Path) -> dict[str, Any]:
+    loopback("up")
     mount(directory, "-t", "tmpfs", "-o", "size=64k")
     port = dead_port()
     made, counters = exporter(port, directory)
@@ -69,6 +74,7 @@ def full(directory: Path) -> dict[str, Any]:
 
 
 def read_only(directory: Path) -> dict[str, Any]:
+    loopback("up")
     log = io.StringIO()
     logging.basicConfig(stream=log)
     mount(directory, "-t", "tmpfs", "-o", "ro")
@@ -85,11 +91,29 @@ def read_only(directory: Path) -> dict[str, Any]:
     return {"error": error(made), "log": log.getvalue(), "sent": sent, "dropped": dropped}
 
 
+def half_open(directory: Path) -> dict[str, Any]:
+    """A kept connection whose other end is suddenly out of reach, without a word."""
+    loopback("up")
+    receiver = Receiver()
+    made, counters = exporter(receiver.port, directory, timeout_ms=300)
+    made.offer(spans(5))
+    wait_for(lambda: totals(counters)[0] == 5)
+    loopback("down")
+    made.offer(spans(7, 5))
+    wait_for(lambda: made.status()["spooled"] == 7 and error(made) != "None")
+    loopback("up")
+    wait_for(lambda: totals(counters)[0] == 12)
+    made.close(5)
+    numbers = receiver.span_numbers()
+    receiver.close()
+    return {"error": error(made), "numbers": numbers, "connections": len(receiver.peers)}
+
+
 def error(made: OtlpTraces) -> str:
     return str(made.status()["last_error"])
 
 
+TROUBLES = {"full": full, "read_only": read_only, "half_open": half_open}
+
 if __name__ == "__main__":
-    sys.stdout.write(
-        json.dumps({"full": full, "read_only": read_only}[sys.argv[1]](Path(sys.argv[2])))
-    )
+    sys.stdout.write(json.dumps(TROUBLES[sys.argv[1]](Path(sys.argv[2]))))
