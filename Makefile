@@ -77,6 +77,7 @@ test-wheel: .venv/developed  ## the wheel in a Debian 11, which debootstrap make
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/roots/wheel.py
 
 interop: bpf hot  ## the OTLP exporters against a real OpenTelemetry Collector, built the first time
+	tests/install.sh
 	tests/interop/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py
 

@@ -115,7 +115,11 @@ class Otelauto:
     ) -> None:
         self._socket = directory / "control.sock"
         words: list[str | Path] = [OTELAUTO, "--open-port", ",".join(map(str, ports))]
-        env = {"OTELAUTO_CONTROL_SOCKET": str(self._socket), **settings}
+        env = {
+            "OTELAUTO_CONTROL_SOCKET": str(self._socket),
+            "OTELAUTO_STATE_DIRECTORY": str(directory / "state"),
+            **settings,
+        }
         self.process = Process(
             pinned(OTHER_CPU, words), directory / "otelauto.err", env=env, stdout=stdout
         )

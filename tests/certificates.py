@@ -17,3 +17,14 @@ def self_signed(directory: Path, name: str) -> tuple[str, str]:
         check=True, capture_output=True,
     )  # fmt: skip
     return cert, key
+
+
+def expired(directory: Path) -> tuple[str, str]:
+    """A certificate for localhost of yesterday, its own authority, and its key."""
+    cert, key, request = (str(directory / f"expired.{end}") for end in ("pem", "key", "csr"))
+    new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", request]
+    sign = f"openssl x509 -req -copy_extensions copy -days -1 -in {request} -signkey {key}"
+    for command in ([*new.split(), *names], [*sign.split(), "-out", cert]):
+        subprocess.run(command, check=True, capture_output=True)
+    return cert, key

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 from tests.unsupported import Unsupported
 
+# What is started by tests keeps nothing on this machine.
+STATE = tempfile.TemporaryDirectory(prefix="otelauto-tests-")
+os.environ.setdefault("OTELAUTO_STATE_DIRECTORY", STATE.name)
 NO_SKIPS = os.environ.get("TEST_NO_SKIPS") == "1"
 
 

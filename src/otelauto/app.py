@@ -11,12 +11,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from otelauto import doctor as support
-from otelauto.capabilities import give_up_others
+from otelauto.capabilities import forbid_core_dumps, give_up_others
 from otelauto.config import Config
 from otelauto.control import Control, ask
 from otelauto.counters import Counters, Meaning
@@ -257,6 +258,7 @@ def closing(app: App) -> Iterator[App]:
 def run(config: Config) -> int:
     """``otelauto run``: watch and publish until a signal."""
     stop = Stop()
+    forbid_core_dumps()
     with closing(App(config)) as app:
         app.run(stop)
         log.info("stopping")
@@ -278,6 +280,7 @@ def status(config: Config) -> int:
 def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
     """``otelauto record``: write the kernel's records to a file."""
     stop = Stop()
+    forbid_core_dumps()
     give_up_at = time.monotonic() + seconds if seconds else float("inf")
     with Writer(path, None if raw else redact) as writer:
         watcher = Watcher(
@@ -309,6 +312,7 @@ def _note(tgid: int, service: Service) -> Note:
 
 def replay(config: Config, path: Path) -> int:
     """``otelauto replay``: publish what a recording holds."""
+    forbid_core_dumps()
     services: dict[int, Service] = {}
     made: dict[tuple[str, str, str], Service] = {}
 
@@ -324,6 +328,8 @@ def replay(config: Config, path: Path) -> int:
     clock = WallClock(boot=lambda: 0, wall=lambda: offset)
     counters = Counters()
     unknown = build_service("unknown_service", version="")
+    # Beside an otelauto that runs: the spool is that one's.
+    config = replace(config, otel_traces_export=replace(config.otel_traces_export, spool="off"))
     publisher = Publisher(config, counters, lambda tgid: services.get(tgid, unknown), clock)
     last = 0
     flows = make_flows(config, counters, publisher)

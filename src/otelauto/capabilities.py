@@ -30,10 +30,21 @@ CAPABILITIES: Final = {
 
 NET_BIND_SERVICE: Final = 10  # to listen on a port below 1024
 SYS_ADMIN: Final = 21  # to have the run time of BPF programs counted
+PR_SET_DUMPABLE: Final = 4
 PR_SET_NO_NEW_PRIVS: Final = 38
 LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 HEADER: Final = struct.Struct("<Ii")  # version, thread: 0 is the caller
 SETS: Final = struct.Struct("<6I")  # effective, permitted, inheritable: low words, then high words
+
+
+def forbid_core_dumps() -> None:
+    """A core of this process would hold what it saw, and credentials (PR_SET_DUMPABLE, prctl(2)).
+
+    It also keeps other processes of the same user from reading its memory (ptrace(2)).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        log.warning("a core dump may hold secrets: %s", os.strerror(ctypes.get_errno()))
 
 
 def give_up_others(*, low_port: bool = False, statistics: bool = False) -> None:

@@ -7,7 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from otelauto import __version__, logs
@@ -21,12 +22,14 @@ from otelauto.export.exporter import Exporter, SpanExporter, Status
 from otelauto.export.exposition import Family
 from otelauto.export.otlp_export import OtlpMetrics, OtlpTraces
 from otelauto.export.otlp_http import OtlpHttp
-from otelauto.export.own_metrics import counter_families, process_families
+from otelauto.export.otlp_json import Json
+from otelauto.export.own_metrics import counter_families, gauge, process_families
 from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.printer import LineFormat, Printer
 from otelauto.export.prometheus import Page, Prometheus, metrics_page
 from otelauto.export.proxy import proxy_for
 from otelauto.export.red import SERIES_OVERFLOWED, Red
+from otelauto.export.spool import DiskSpool, Found, Lost, MemorySpool, Spool
 from otelauto.export.tls import Tls
 from otelauto.export.transport import Compression, Transport
 from otelauto.fast import ROUTE_LIMIT, Desk, suits
@@ -56,6 +59,12 @@ TRACE_RANDOM: Final = 1 << 56  # the random part of a trace id: its last 7 bytes
 CLOSE_SECONDS: Final = 5.0
 CLOSE_GRACE_SECONDS: Final = 1.0  # for exporters to count what they gave up at the deadline
 INTERNAL_PORT: Final = "internal_metrics.prometheus.port"
+
+WAITING: Final = {  # by the key of an exporter's status
+    "queued": ("otlp_traces_spans_queued", "Spans in the queue for OTLP, or on their way."),
+    "spooled": ("otlp_traces_spans_spooled", "Spans in the spool."),
+    "spool_bytes": ("otlp_traces_spool_bytes", "Bytes that the spool takes."),
+}
 
 ServiceOf = Callable[[int], Service | None]
 
@@ -104,7 +113,12 @@ class Publisher:
         self._exporters: list[Exporter] = []
         self._add_printer(config)
         self._add_otlp(config)
-        own = (lambda: counter_families(counters), lambda: process_families(__version__), *families)
+        own = (
+            lambda: counter_families(counters),
+            lambda: process_families(__version__),
+            self._waiting,
+            *families,
+        )
         self._add_pages(config, own)
         # Otelauto's own page alone collects nothing: series would be held for nobody.
         collected = config.prometheus_export.port or config.otel_metrics_export.endpoint
@@ -156,6 +170,7 @@ class Publisher:
                 batch_size=part.max_export_batch_size,
                 batch_timeout_s=part.batch_timeout,
                 export_timeout_s=part.export_timeout,
+                spool=_spool(config),
             )
             self._traces = traces
             self._span_exporters.append(traces)
@@ -194,7 +209,8 @@ class Publisher:
             "own_traffic": self._own_traffic,
         }
         if not over_grpc:
-            return OtlpHttp(endpoint.url, **given)
+            json = Json(signal) if part.protocol == "http/json" else None
+            return OtlpHttp(endpoint.url, json=json, **given)
         try:  # here: the library takes 20 MB that nobody else needs
             from otelauto.export.otlp_grpc import OtlpGrpc  # noqa: PLC0415
         except ImportError as error:
@@ -234,6 +250,13 @@ class Publisher:
             if setting == INTERNAL_PORT:
                 server.name = "prometheus_internal"
             self._exporters.append(server)
+
+    def _waiting(self) -> Iterator[Family]:
+        """Gauges of what waits to be sent. Read by the scraping thread."""
+        status = self._traces.status() if self._traces is not None else {}
+        for key, (name, help_) in WAITING.items():
+            if (value := status.get(key)) is not None:
+                yield gauge(name, help_, float(value))
 
     # ---- life ----
 
@@ -377,6 +400,19 @@ class Publisher:
     def expire(self) -> None:
         """Let go of what is past its time. Call every few seconds: nobody may be collecting."""
         self.red.expire()
+
+
+def _spool(config: Config) -> Callable[[Lost, Found], Spool] | None:
+    """What makes the spool of spans, as configured."""
+    part = config.otel_traces_export
+    match part.spool:
+        case "disk":
+            directory = Path(config.state_directory) / "spool" / "traces"
+            return lambda lost, found: DiskSpool(directory, part.spool_size, lost, found)
+        case "memory":
+            return lambda lost, _: MemorySpool(part.spool_memory, lost)
+        case _:
+            return None
 
 
 def _close(exporter: Exporter, deadline_s: float) -> None:

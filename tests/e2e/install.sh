@@ -24,6 +24,7 @@ need wrk wrk
 need curl curl
 need openssl openssl
 need wget wget
+need ip iproute2
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
 
 install_missing() {

@@ -27,6 +27,7 @@ from otelauto.discover.procfs import ProcFs
 from otelauto.discover.symbols import functions
 from otelauto.discover.tls_libraries import find_library
 from otelauto.errors import ConfigError
+from otelauto.export import otlp_json
 from otelauto.export.protobuf import integer, sized
 from otelauto.export.proxy import proxy_for
 from otelauto.export.transport import Verdict, accepted, rpc_status
@@ -187,10 +188,11 @@ def short_texts(data: bytes) -> None:
 
 def answers(data: bytes) -> None:
     """What an OTLP endpoint answers; and the variables that name a proxy."""
-    answer = accepted(data)
-    assert answer.verdict is Verdict.ACCEPTED
-    assert answer.rejected >= 0
-    assert answer.error.isprintable()
+    for answer in (accepted(data), otlp_json.accepted(data)):
+        assert answer.verdict is Verdict.ACCEPTED
+        assert answer.rejected >= 0
+        assert answer.error.isprintable()
+    assert otlp_json.rpc_message(data).isprintable()
     message, delay = rpc_status(data)
     assert message.isprintable()
     assert delay is None or 0 <= delay < float("inf")
@@ -248,6 +250,7 @@ FIELDS = (
 
 _DELAY = sized(1, b"t/google.rpc.RetryInfo") + sized(2, sized(1, integer(1, 2) + integer(2, 5)))
 ANSWERS = (
+    b'{"partialSuccess":{"rejectedSpans":"2","errorMessage":"no"},"message":"x"}',
     b"",
     b"\n\0",
     sized(1, integer(1, 5) + sized(2, b"too old")),

@@ -97,6 +97,8 @@ def test_conflict_empty_is_unset(configure):
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ("OTEL_EXPORTER_OTLP_INSECURE", "perhaps"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "udp"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "5s"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
@@ -264,6 +266,17 @@ def test_conflict_url_password(configure):
     assert headers == {"authorization": "Bearer x"}
 
 
+def test_conflict_grafana_after_own_endpoint(configure):
+    text = (
+        "otel_traces_export: {endpoint: 'https://own.example'}\n"
+        "grafana: {otlp: {cloud_zone: z, cloud_instance_id: 7, cloud_submit: 'traces,metrics'}}"
+    )
+    config = configure(text, {"GRAFANA_CLOUD_API_KEY": "key"}).config
+    assert config.otel_traces_export.endpoint.host == "own.example"
+    assert config.otel_traces_export.request_headers() == {}
+    assert config.otel_metrics_export.endpoint.host == "otlp-gateway-z.grafana.net"
+
+
 @pytest.mark.parametrize(
     ("endpoint", "given", "protocol", "url", "warning"),
     [
@@ -332,7 +345,7 @@ def test_conflict_scheme_before_insecure(configure, endpoint, insecure, url):
         (
             "otel_traces_export: {endpoint: 'https://u:passw0rd@h'}",
             {},
-            "the password in the URL is a secret",
+            "the password of the endpoint is a secret",
         ),
         (
             "otel_traces_export: {endpoint: 'https://h', headers: {x-api-key: abcd}}",

@@ -198,7 +198,11 @@ def test_bad_files(name, tmp_path):
         ({"OPEN_PORT": "http"}, 'OPEN_PORT: "ebpf.open_port" cannot be "http"', "OPEN_PORT=80,443"),
         ({"PROMETHEUS_PORT": "tcp://10.0.0.1:9090"}, "PROMETHEUS_PORT: ", "enableServiceLinks"),
         ({"METRICS_INTERVAL": "5"}, 'cannot be "5"', '"5s"'),
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "udp"}, "OTEL_EXPORTER_OTLP_PROTOCOL: ", "http/protobuf"),
+        (
+            {"GRAFANA_CLOUD_ZONE": "z", "OPEN_PORT": "80"},
+            'GRAFANA_CLOUD_ZONE: Grafana Cloud also needs "grafana.otlp.cloud_instance_id" and',
+            "or none of them",
+        ),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "h:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: ", "http://"),
         ({"OTEL_EXPORTER_OTLP_HEADERS": "secret"}, "OTEL_EXPORTER_OTLP_HEADERS: ", "name=value"),
         ({"SYSTEM_WIDE": "2"}, 'SYSTEM_WIDE: "ebpf.system_wide"', "SYSTEM_WIDE=true"),
@@ -220,7 +224,7 @@ def test_bad_environments(environ, sentence, remedy):
 
 
 def test_a_bad_variable_of_both_exporters_is_said_of_each_once():
-    error = failure(environ={"OTEL_EXPORTER_OTLP_PROTOCOL": "udp"})
+    error = failure(environ={"OTEL_EXPORTER_OTLP_CERTIFICATE": "a\0b"})
     assert len(error.problems) == 1
 
 

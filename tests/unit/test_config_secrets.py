@@ -35,6 +35,11 @@ GOOD = [
     ("", {"OTEL_EXPORTER_OTLP_HEADERS": "a=SECRET", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h"}),
     ("", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://u:SECRET@h:4317/v1/traces"}),
     ("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://u:SECRET@h/v1/traces"}),
+    ("grafana: {otlp: {cloud_zone: z, cloud_instance_id: 7, cloud_api_key: '=/SECRET'}}", {}),
+    (
+        "grafana: {otlp: {cloud_zone: z, cloud_instance_id: 7}}",
+        {"GRAFANA_CLOUD_API_KEY": "SECRET", "GRAFANA_CLOUD_SUBMIT": "metrics"},
+    ),
 ]
 
 BAD = [

@@ -21,6 +21,7 @@ FILE_PATHS = ("/a.pem", "/b.pem", "/c.pem")
 PORTS = ("80", "81-82", "90"), (Ports(((80, 80),)), Ports(((81, 82),)), Ports(((90, 90),)))
 INTEGERS = ("21", "22", "23"), (21, 22, 23)
 DURATIONS = ("21s", "22s", "23s"), (21.0, 22.0, 23.0)
+SIZES = ("64KiB", "10MB", "1GiB"), (65536, 10_000_000, 1 << 30)
 TRUTH = ("true", "false", "true"), (True, False, True)
 NAMES = ("one", "two", "three"), ("one", "two", "three")
 LEVELS = ("DEBUG", "warn", "ERROR"), ("DEBUG", "WARN", "ERROR")
@@ -46,6 +47,7 @@ SAMPLES = {
         ({"a": "1"}, {"b": "2", "c": "3"}, {"d": "4"}),
     ),
     "control_socket": (FILE_PATHS, FILE_PATHS),
+    "state_directory": (FILE_PATHS, FILE_PATHS),
     "noop": TRUTH,
     "channel_buffer_len": INTEGERS,
     "profile_port": INTEGERS,
@@ -87,6 +89,16 @@ SAMPLES = {
     "otel_traces_export.max_queue_size": (("5001", "5002", "5003"), (5001, 5002, 5003)),
     "otel_traces_export.batch_timeout": DURATIONS,
     "otel_traces_export.export_timeout": DURATIONS,
+    "otel_traces_export.spool": (("memory", "off", "disk"), ("memory", "off", "disk")),
+    "otel_traces_export.spool_size": SIZES,
+    "otel_traces_export.spool_memory": SIZES,
+    "grafana.otlp.cloud_zone": NAMES,
+    "grafana.otlp.cloud_instance_id": NAMES,
+    "grafana.otlp.cloud_api_key": NAMES,
+    "grafana.otlp.cloud_submit": (
+        ("metrics", "traces, metrics", "none"),
+        (("metrics",), ("traces", "metrics"), ("none",)),
+    ),
 }
 for signal in ("metrics", "traces"):
     urls = tuple(f"http://localhost:{port}/v1/{signal}" for port in (1, 2, 3))
@@ -210,9 +222,12 @@ class TestEverySetting:
         assert row.replace("\\|", "").count("|") == 6
 
 
-# Headers are masked when shown: test_config_secrets.py.
+# Secrets are masked when shown: test_config_secrets.py.
+MASKED = ("headers", "cloud_api_key")
+
+
 @pytest.mark.parametrize(
-    "declaration", [item for item in DECLARED if item.path[-1] != "headers"], ids=identify
+    "declaration", [item for item in DECLARED if item.path[-1] not in MASKED], ids=identify
 )
 def test_shown_text_reads_the_same(declaration, tmp_path):
     value = SAMPLES[declaration.key][1][0]

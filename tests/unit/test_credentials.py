@@ -7,13 +7,12 @@ import io
 import logging
 import re
 import ssl
-import subprocess
 import sys
 from pathlib import Path
 
 import grpc
 import pytest
-from tests.certificates import self_signed
+from tests.certificates import expired, self_signed
 from tests.unit.grpc_receiver import GrpcReceiver
 from tests.unit.test_otlp_http import CLOCK, Receiver, spans, wait_for
 
@@ -61,17 +60,6 @@ def test_certificates_are_read_again(tmp_path: Path) -> None:
     finally:
         to.close()
         receiver.close()
-
-
-def expired(directory: Path) -> tuple[str, str]:
-    """A certificate for localhost of yesterday, its own authority, and its key."""
-    cert, key, request = (str(directory / f"expired.{end}") for end in ("pem", "key", "csr"))
-    new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", request]
-    sign = f"openssl x509 -req -copy_extensions copy -days -1 -in {request} -signkey {key}"
-    for command in ([*new.split(), *names], [*sign.split(), "-out", cert]):
-        subprocess.run(command, check=True, capture_output=True)
-    return cert, key
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -147,7 +135,7 @@ def test_a_variable_is_read_once(tmp_path: Path) -> None:
 
 def publish(config_text: str, directory: Path) -> Publisher:
     file = directory / "c.yml"
-    file.write_text(config_text)
+    file.write_text(f"state_directory: {directory}\n{config_text}")
     config = load(file, {}, {}, Purpose.SHOW).config
     return Publisher(config, Counters(), lambda _: None, CLOCK)
 

@@ -24,7 +24,7 @@ OTLP = "--otlp-endpoint"
 
 def publisher(tmp_path: Path, flags: Mapping[str, str], yaml: str = "") -> Publisher:
     path = tmp_path / "c.yml"
-    path.write_text(yaml)
+    path.write_text(f"state_directory: {tmp_path}\n{yaml}")
     config = load(path, {}, {"--open-port": "80", **flags}, Purpose.RUN).config
     return Publisher(config, Counters(), lambda tgid: SHOP, WallClock())
 

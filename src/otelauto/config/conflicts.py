@@ -109,6 +109,11 @@ CONFLICTS: Final = (
         "The header.",
     ),
     Conflict(
+        "grafana_after_own_endpoint",
+        "`grafana.otlp` and an exporter's own endpoint, from whatever source.",
+        "The exporter's own.",
+    ),
+    Conflict(
         "protocol_by_port",
         "No `protocol`.",
         "Port 4317 is `grpc`, any other `http/protobuf`. A given protocol counts on any port; the "

@@ -24,8 +24,9 @@ stronger than the file, and a flag is stronger than both. A file is not needed.
 - `otelauto config --print` shows what counts and where each value came from; secrets are masked.
 
 An unknown key is an error. A setting without value (`key:`), and an empty variable, count as not
-given. Durations have units: `500ms`, `5s`, `1m30s`. Ports are one (`443`), a list (`80,443`, or a
-YAML list) or ranges (`8000-8999`). Lists in variables are separated by commas.
+given. Durations have units: `500ms`, `5s`, `1m30s`; sizes too: `64KiB`, `256MiB`. Ports are one
+(`443`), a list (`80,443`, or a YAML list) or ranges (`8000-8999`). Lists in variables are separated
+by commas.
 
 Values in YAML may refer to what is kept elsewhere: `${VAR}` or `${env:VAR}` is an environment
 variable (an error if it is unset), `${VAR:-default}` has a default, `${file:/path}` is a file's

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _MS = kinds.MILLISECONDS
 _INTERVAL = kinds.milliseconds(above_zero=True)
+_SIZE = kinds.size(65536, example="256MiB")
 _COUNT = kinds.integer(1, example=4096)
 
 
@@ -58,8 +59,8 @@ def _protocol(signal: str) -> str:
     return setting(
         "",
         otlp.PROTOCOL,
-        "OTLP over gRPC, or over HTTP with protobuf bodies.",
-        env=names,
+        "OTLP over gRPC, or over HTTP with protobuf or JSON bodies.",
+        env=tuple(Variable(name, otlp.PROTOCOL, lenient=True) for name in names),
         default_note="`grpc` if the endpoint's port is 4317, else `http/protobuf`",
     )
 
@@ -242,13 +243,25 @@ class TracesExport(OtlpExport):
     export_timeout: float = setting(
         30.0,
         kinds.duration(example="30s"),
-        "Longest time for a batch, retries included; `0` is no limit. `OTEL_BSP_EXPORT_TIMEOUT` is "
-        "milliseconds.",
+        "Longest time for a batch without a spool, retries included; `0` is no limit. "
+        "`OTEL_BSP_EXPORT_TIMEOUT` is milliseconds.",
         env=(
             "OTLP_TRACES_EXPORT_TIMEOUT",
             Variable("OTEL_BSP_EXPORT_TIMEOUT", _MS, lenient=True),
         ),
     )
+    spool: str = setting(
+        "disk",
+        kinds.choice("disk", "memory", "off"),
+        "Where spans wait that cannot be delivered at once: in files of `state_directory`, in "
+        "memory, or nowhere but in the queue.",
+    )
+    spool_size: int = setting(
+        256 << 20,
+        _SIZE,
+        "Most bytes of the spool on disk; the oldest spans make room, and are counted.",
+    )
+    spool_memory: int = setting(16 << 20, _SIZE, "The same of the spool in memory.")
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,11 @@ class Ports:
 
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+_SIZE = re.compile(r"([0-9]{1,15})\s*(|B|KiB|MiB|GiB|kB|KB|MB|GB)", re.ASCII)
+_UNIT_BYTES = {
+    "": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
+    "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3,
+}  # fmt: skip
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _UNIT_SECONDS = {
     "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
@@ -122,6 +127,22 @@ def show_duration(seconds: float) -> str:
         if seconds >= size and (seconds / size).is_integer():
             return f"{int(seconds / size)}{unit}"
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def read_size(text: str) -> int:
+    """Bytes of a size such as ``256MiB``, ``10MB`` or ``65536``."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError
+    return int(found[1]) * _UNIT_BYTES[found[2]]
+
+
+def show_size(count: int) -> str:
+    """The shortest text that :func:`read_size` reads as ``count``."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if count and count % _UNIT_BYTES[unit] == 0:
+            return f"{count // _UNIT_BYTES[unit]}{unit}"
+    return str(count)
 
 
 def read_boolean(text: str) -> bool:
@@ -225,6 +246,19 @@ def milliseconds(*, above_zero: bool = False) -> Kind[float]:
     return Kind("milliseconds", allowed, "10000", read, show=show_duration)
 
 
+def size(minimum: int, *, example: str) -> Kind[int]:
+    """A number of bytes, of ``minimum`` or more."""
+
+    def read(text: str) -> int:
+        value = read_size(text)
+        if value < minimum:
+            raise ValueError
+        return value
+
+    allowed = f"a size of {show_size(minimum)} or more, with a unit (KiB, MiB, GiB, kB, MB, GB)"
+    return Kind("size", allowed, example, read, show=show_size)
+
+
 def choice(*words: str, case: Callable[[str], str] = str.lower) -> Kind[str]:
     """One of ``words``, in any case."""
 
@@ -299,5 +333,15 @@ PATTERNS: Kind[tuple[str, ...]] = Kind(
 URL_PATH: Kind[str] = Kind("URL path", "a path that begins with /", "/metrics", _read_url_path)
 FILE_PATH: Kind[str] = Kind(
     "file path", "the path of a file", "/etc/otelauto/ca.pem", _read_file_path
+)
+DIRECTORY: Kind[str] = Kind(
+    "directory", "the path of a directory", "/var/lib/otelauto", _read_file_path
+)
+# What systemd gives its services may be several, separated by colons (systemd.exec(5)).
+FIRST_DIRECTORY: Kind[str] = Kind(
+    DIRECTORY.name,
+    DIRECTORY.allowed,
+    DIRECTORY.example,
+    lambda text: _read_file_path(text).partition(":")[0],
 )
 MILLISECONDS = milliseconds()

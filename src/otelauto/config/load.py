@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from otelauto.config.grafana import settle_grafana
 from otelauto.config.kinds import Kind, Raw
 from otelauto.config.otlp import Headers, LastGood, mask_url
 from otelauto.config.problems import DEFAULT, Findings, InvalidConfig, Origin, Source, nearest
@@ -179,6 +180,7 @@ def load(
     for name, sentence in _unread_variables(declared, environ):
         findings.warn(name, sentence)
     config = _complete(build(Config, merge.values), merge.origins, sections)
+    config = settle_grafana(config, merge.origins)
     config = select_exporters(config, merge.origins, findings)
     config = settle_protocols(config, merge.origins, findings)
     check(config, merge.origins, declared, purpose, findings)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from otelauto.config.kinds import Kind, Pairs, choice
+from otelauto.config.kinds import STRING, Kind, Pairs, choice
 
 MASK = "****"
 SCHEME_REMEDY = "Write scheme, host and port, for example http://localhost:4318."
@@ -123,6 +123,15 @@ class Headers(Mapping[str, str]):
         return f"Headers({self.masked()!r})"
 
 
+class Secret(str):
+    """A text that is not shown where the settings are."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{MASK}'"
+
+
 class LastGood:
     """Reads headers anew at each call; while that fails, what was read last counts."""
 
@@ -199,7 +208,7 @@ def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError('Write "name=value" pairs, separated by commas.')
-    return name.strip(), unquote(value.strip())
+    return unquote(name.strip()), unquote(value.strip())
 
 
 def _read_headers(pairs: Pairs) -> Headers:
@@ -208,6 +217,8 @@ def _read_headers(pairs: Pairs) -> Headers:
             raise ValueError("A header name has only letters, digits and - _ . and the like.")
         if any(ord(char) < 32 and char != "\t" for char in value) or "\x7f" in value:
             raise ValueError("Remove the line breaks and control characters from the header value.")
+        if any(ord(char) > 255 for char in value):
+            raise ValueError("A header value has only characters of Latin-1.")
     return Headers(tuple((name.lower(), value.strip()) for name, value in pairs))
 
 
@@ -252,7 +263,15 @@ ATTRIBUTES: Kind[dict[str, str]] = Kind(
     lambda text: _read_attributes(_split_pairs(text)),
     from_pairs=_read_attributes,
 )
-PROTOCOL = choice("grpc", "http/protobuf")
+SECRET: Kind[Secret] = Kind(
+    "secret",
+    "one line of text",
+    "${credential:api-key}",
+    lambda text: Secret(STRING.read(text).strip()),
+    show=lambda _: MASK,
+    secret=True,
+)
+PROTOCOL = choice("grpc", "http/json", "http/protobuf")
 
 
 def resource_attribute(name: str) -> Kind[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from otelauto.config import grafana
 from otelauto.config.exports import OtlpExport
 from otelauto.config.problems import DEFAULT, Findings, Origin, Source
 from otelauto.config.protocol import GRPC_PORT, HTTP_PORT
@@ -68,6 +69,7 @@ def check(
     if Purpose.WATCH in purpose:
         _needs_selector(context)
     if Purpose.PUBLISH in purpose:
+        _grafana_is_whole(context)
         _needs_exporter(context)
 
 
@@ -103,6 +105,18 @@ def _needs_exporter(context: _Context) -> None:
             "Give --print, --prometheus-port or --otlp-endpoint (in YAML trace_printer, "
             "prometheus_export.port, otel_metrics_export.endpoint or otel_traces_export.endpoint; "
             "or PRINT_TRACES, PROMETHEUS_PORT, OTEL_EXPORTER_OTLP_ENDPOINT).",
+        )
+
+
+def _grafana_is_whole(context: _Context) -> None:
+    missing = grafana.lacking(context.config.grafana.otlp)
+    if missing and len(missing) < len(grafana.KEYS):
+        given = [f"grafana.otlp.{key}" for key in grafana.KEYS if key not in missing]
+        named = " and ".join(f'"grafana.otlp.{key}"' for key in missing)
+        context.findings.problem(
+            context.where(*given),
+            f"Grafana Cloud also needs {named}.",
+            "Give zone, instance id and API key, or none of them.",
         )
 
 
@@ -250,7 +264,7 @@ def _literal_secrets(context: _Context) -> None:
         endpoint = context.origins.get(f"{section}.endpoint", DEFAULT)
         open_to_view = endpoint.source in {Source.FILE, Source.FLAG} and endpoint.literal
         if open_to_view and export.endpoint is not None and export.endpoint.credentials:
-            sentence = f"the password in the URL is a secret: {advice}."
+            sentence = f"the password of the endpoint is a secret: {advice}."
             context.findings.warn(endpoint.where, sentence)
 
 

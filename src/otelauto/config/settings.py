@@ -13,6 +13,7 @@ from typing import Literal
 
 from otelauto.config import kinds, otlp
 from otelauto.config.exports import MetricsExport, OtlpExport, PrometheusExport, TracesExport
+from otelauto.config.grafana import Grafana
 from otelauto.config.kinds import Ports
 from otelauto.config.setting import Variable, section, setting
 
@@ -272,6 +273,13 @@ class Config:
         kinds.FILE_PATH,
         "Unix socket (mode 0600) through which `status` and `doctor` ask a running otelauto.",
     )
+    state_directory: str = setting(
+        "/var/lib/otelauto",
+        kinds.DIRECTORY,
+        "What otelauto keeps over a restart (the spool of `otel_traces_export`). One running "
+        "otelauto at a time can use it. `STATE_DIRECTORY` is what systemd sets.",
+        env=("OTELAUTO_STATE_DIRECTORY", Variable("STATE_DIRECTORY", kinds.FIRST_DIRECTORY)),
+    )
     noop: bool = setting(
         False,
         kinds.BOOLEAN,
@@ -298,6 +306,7 @@ class Config:
     otel_metrics_export: MetricsExport = section(MetricsExport)
     otel_traces_export: TracesExport = section(TracesExport)
     prometheus_export: PrometheusExport = section(PrometheusExport)
+    grafana: Grafana = section(Grafana)
     internal_metrics: InternalMetrics = section(InternalMetrics)
     limits: Limits = section(Limits)
     max_overhead: MaxOverhead = section(MaxOverhead)

@@ -46,15 +46,17 @@ class Reason(enum.StrEnum):
     REFUSED = "refused"  # an answer that must not be retried (HTTP 400, 401, 404, ...)
     REJECTED = "rejected"  # an OTLP partial success said so
     UNREACHABLE = "unreachable"  # no useful answer in all tries
+    SPOOL_FULL = "spool_full"  # the oldest in the spool, for which there was no room any more
+    CORRUPT = "corrupt"  # stored in the spool, and read back different
     SHUTDOWN = "shutdown"  # still queued when the deadline of the shutdown came
     PIPE_CLOSED = "pipe_closed"  # nobody reads standard output any more
-    UNWRITABLE = "unwritable"  # standard output reports an error (a full disk, ...)
+    UNWRITABLE = "unwritable"  # standard output or the spool reports an error (a full disk, ...)
     INTERNAL = "internal"  # a defect of otelauto; see the log
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The two counters of an exporter of spans: offered = sent + dropped + still queued."""
+    """The two counters of an exporter of spans: offered = sent + dropped + still waiting."""
 
     sent: Meaning
     dropped: Meaning
@@ -72,6 +74,9 @@ def _ledger(prefix: str, where: str) -> Ledger:
 PRINTER = _ledger("printer", "written to standard output")
 OTLP_TRACES = _ledger("otlp_traces", "accepted by the OTLP traces endpoint")
 
+SPANS_RECOVERED = Meaning(
+    "otlp_traces_spans_recovered", "Spans that an earlier otelauto had left in the spool."
+)
 METRIC_EXPORTS = Meaning("otlp_metrics_exports", "Exports accepted by the OTLP metrics endpoint.")
 METRIC_EXPORT_FAILURES = Meaning(
     "otlp_metrics_export_failures",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,17 +15,22 @@ from otelauto.export.exporter import (
     METRIC_EXPORTS,
     METRIC_POINTS_REJECTED,
     OTLP_TRACES,
+    SPANS_RECOVERED,
     Reason,
     Status,
     Trouble,
     dropped,
 )
 from otelauto.export.otlp_encode import MetricEncoder, SpanEncoder
+from otelauto.export.outbox import REASONS, Outbox
 from otelauto.export.red import Red
 from otelauto.export.retry import FIRST_PAUSE_S, LIMIT_S, Retry, asked_pause_s
-from otelauto.export.transport import Answer, Transport, Verdict
+from otelauto.export.spool import Found, Loss, Lost, Spool
+from otelauto.export.transport import REST_AFTER_S, Transport, Verdict
 from otelauto.export.worker import Worker
 from otelauto.spans.clock import WallClock, boot_now_ns
+
+LOG = logging.getLogger("otelauto.export.otlp")
 
 QUEUE_SIZE = 4096
 BATCH_SIZE = 4096
@@ -35,8 +41,8 @@ INTERVAL_S = 5.0
 class OtlpTraces:
     """Sends spans to an OTLP traces endpoint.
 
-    A batch is tried again for a while (:mod:`otelauto.export.retry`) while the queue takes what
-    comes; when both are exhausted the loss is counted.
+    Without a ``spool`` a batch is tried again for ``export_timeout_s`` while the queue takes what
+    comes; when both are exhausted the loss is counted. With one it waits there until it can go.
     """
 
     name = "otlp_traces"
@@ -53,6 +59,7 @@ class OtlpTraces:
         batch_timeout_s: float = BATCH_TIMEOUT_S,
         export_timeout_s: float = LIMIT_S,
         first_pause_s: float = FIRST_PAUSE_S,
+        spool: Callable[[Lost, Found], Spool] | None = None,
     ) -> None:
         self._transport = transport
         self._encoder = SpanEncoder(version, clock)
@@ -69,6 +76,7 @@ class OtlpTraces:
             batch_size=batch_size,
             batch_timeout_s=batch_timeout_s,
             abort=transport.abort,
+            rest=transport.rest if spool is None else _nothing,  # it is the outbox's to use
         )
         self._retry = Retry(
             transport.post,
@@ -78,9 +86,31 @@ class OtlpTraces:
             first_pause_s=first_pause_s,
             limit_s=export_timeout_s,
         )
+        self._spool = spool(self._lost, self._found) if spool is not None else None
+        self._outbox: Outbox | None = None
+        if self._spool is not None:
+            self._outbox = Outbox(
+                self.name,
+                transport,
+                self._spool,
+                OTLP_TRACES,
+                counters,
+                self._trouble,
+                first_pause_s=first_pause_s,
+            )
 
     def start(self) -> None:
-        """Start the thread; the endpoint need not be there yet."""
+        """Start the threads; the endpoint need not be there yet."""
+        if self._spool is not None and self._outbox is not None:
+            try:
+                self._spool.open()
+            except OSError as error:
+                LOG.warning(
+                    "what cannot be delivered waits in the queue only, because the spool cannot be"
+                    " used (it will be tried again): %s",
+                    error.strerror or error,
+                )
+            self._outbox.start()
         self._worker.start()
 
     def offer(self, spans: Sequence[Item]) -> None:
@@ -90,23 +120,38 @@ class OtlpTraces:
     def close(self, deadline_s: float) -> None:
         """Send what is queued, for at most ``deadline_s``."""
         self._closing.set()
+        if self._outbox is not None:
+            self._outbox.closing(deadline_s)
         self._worker.close(deadline_s)
+        if self._outbox is not None:
+            self._outbox.close()
+        if self._spool is not None and self._spool.durable and self._spool.items:
+            LOG.info("%d spans wait in the spool for the next start", self._spool.items)
         self._transport.close()
 
     def status(self) -> Status:
-        """Endpoint, totals and the last error."""
+        """Endpoint, totals, what waits (spans in the queue and the spool, bytes), last error."""
         return {
             "endpoint": self._transport.url,
             "sent": self._counters.get(OTLP_TRACES.sent),
             "dropped": dropped(self._counters, OTLP_TRACES),
             "queued": self._worker.queued(),
+            "spooled": self._spool.items if self._spool is not None else 0,
+            "spool_bytes": self._spool.size if self._spool is not None else 0,
             "last_error": self._trouble.last_error,
         }
 
     def _export(self, batch: list[Item]) -> None:
         count = sum(map(spans_of, batch))
-        answer = self._post(self._encoder.encode(batch))
+        body = self._encoder.encode(batch)
         worker = self._worker
+        if self._outbox is not None:
+            if self._outbox.put(body, count):
+                worker.hand_on(count)
+            else:
+                worker.drop(count, Reason.UNWRITABLE)
+            return
+        answer = self._retry.send(body)
         if answer.verdict is Verdict.ACCEPTED:
             rejected = min(max(answer.rejected, 0), count)
             worker.sent(count - rejected)
@@ -122,11 +167,21 @@ class OtlpTraces:
         worker.drop(count, reason)
         self._report(f"{count} spans given up: {answer.error}")
 
-    def _post(self, body: bytes) -> Answer:
-        return self._retry.send(body)
+    def _lost(self, count: int, loss: Loss) -> None:
+        if count:
+            self._counters.add(OTLP_TRACES.dropped, count, REASONS[loss])
+            self._trouble.report(f"{count} spans in the spool given up: {REASONS[loss]}")
+
+    def _found(self, count: int) -> None:
+        self._counters.add(SPANS_RECOVERED, count)
+        LOG.info("%d spans of an earlier run wait in the spool and are sent first", count)
 
     def _report(self, error: str) -> None:
         self._trouble.report(f"{self._transport.url}: {error}")
+
+
+def _nothing() -> None:
+    """Nothing to do."""
 
 
 class OtlpMetrics:
@@ -199,6 +254,7 @@ class OtlpMetrics:
     def _export(self) -> None:
         body = self._encoder.encode(self._red.collect(), self._now_ns())
         if not body:
+            self._transport.rest()
             return
         left = None if self._give_up_at is None else self._give_up_at - time.monotonic()
         answer = self._transport.post(body, left)
@@ -210,6 +266,8 @@ class OtlpMetrics:
             self._report(answer.error)
             return
         self._counters.add(METRIC_EXPORTS)
+        if self._interval_s >= REST_AFTER_S:
+            self._transport.rest()
         if answer.rejected > 0:
             self._counters.add(METRIC_POINTS_REJECTED, answer.rejected)
         if answer.rejected > 0 or answer.error:

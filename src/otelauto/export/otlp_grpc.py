@@ -145,6 +145,10 @@ class OtlpGrpc:
             self._call = None
             self._own_traffic.observe()
 
+    def rest(self) -> None:
+        """Close the channel: the library's threads wake several times a second while it is open."""
+        self.close()
+
     def abort(self) -> None:
         """From another thread: make a ``post`` in progress fail now."""
         with self._lock:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OTLP over HTTP with protobuf bodies: one request at a time over a kept connection.
+"""OTLP over HTTP with protobuf or JSON bodies: one request at a time over a kept connection.
 
 What an answer means is the OTLP specification's ("OTLP/HTTP Response"): 2xx is success, with or
 without a body; 429, 502, 503, 504 and no answer may be retried; anything else must not be.
@@ -14,10 +14,13 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from urllib.parse import urlsplit
 
 from otelauto.errors import ConfigError
+from otelauto.export import otlp_json
+from otelauto.export.dial import Deadline, Resolver, TimedConnection
+from otelauto.export.otlp_json import Json
 from otelauto.export.own_traffic import End, OwnTraffic
 from otelauto.export.proxy import Proxy
 from otelauto.export.tls import Tls
@@ -39,6 +42,7 @@ from otelauto.export.transport import (
 
 LOG = logging.getLogger("otelauto.export.otlp")
 
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
 RETRYABLE = frozenset({429, 502, 503, 504})
 GZIP_LEVEL = 1
 
@@ -46,8 +50,11 @@ GZIP_LEVEL = 1
 class OtlpHttp:
     """A connection to one OTLP/HTTP endpoint. ``post`` is called by one thread.
 
+    The timeout is for a request as a whole, from the name's look-up to the end of the answer.
+
     ``url`` is complete, ``/v1/traces`` and all. ``headers`` is asked for each request, the
-    files of ``tls`` when they were changed. ``timeout_ms`` 0 means no limit.
+    files of ``tls`` when they were changed. ``timeout_ms`` 0 means no limit. With ``json`` messages
+    are sent, and answers read, in that form.
 
     Raises:
         ConfigError: ``url`` is not an http or https URL, or a TLS file cannot be used.
@@ -64,6 +71,7 @@ class OtlpHttp:
         tls: Tls | None = None,
         proxy: Proxy | None = None,
         own_traffic: OwnTraffic | None = None,
+        json: Json | None = None,
     ) -> None:
         self._scheme, self._host, self._port, self._target = _split(url)
         # For people: without the query, which may hold a secret.
@@ -83,12 +91,16 @@ class OtlpHttp:
             )
         self._user_agent = f"OTel-OTLP-Exporter-otelauto/{version}"
         self._given_headers = headers
-        self._connection: HTTPConnection | None = None
+        self._json = json
+        self._resolver = Resolver()
+        self._connection: TimedConnection | None = None
         self._ends: frozenset[End] | None = None
         self._aborted = False
 
     def post(self, body: bytes, seconds_left: float | None = None) -> Answer:
         """Send one message. ``seconds_left`` shortens the timeout (a deadline of the caller's)."""
+        if self._json is not None:
+            body = self._json.encode(body)
         if (refusal := too_large(body)) is not None:
             return refusal
         if self._compression is Compression.GZIP:
@@ -103,8 +115,9 @@ class OtlpHttp:
         except ConfigError as error:
             return Answer(Verdict.RETRY, error.message)
         kept = self._connection is not None
+        deadline = Deadline(timeout)
         try:
-            return self._exchange(body, timeout)
+            return self._exchange(body, deadline)
         except (HTTPException, OSError) as error:
             self._hang_up()
             # The server may close a kept connection at any time: the first failure on one that was
@@ -112,10 +125,13 @@ class OtlpHttp:
             if not kept or self._aborted or isinstance(error, TimeoutError):
                 return Answer(Verdict.RETRY, _explain(error))
         try:
-            return self._exchange(body, timeout)
+            return self._exchange(body, deadline)
         except (HTTPException, OSError) as error:
             self._hang_up()
             return Answer(Verdict.RETRY, _explain(error))
+
+    def rest(self) -> None:
+        """An idle connection costs nothing, and may serve again."""
 
     def abort(self) -> None:
         """From another thread: make a ``post`` in progress fail now."""
@@ -132,8 +148,8 @@ class OtlpHttp:
         """Close the connection."""
         self._hang_up()
 
-    def _exchange(self, body: bytes, timeout: float | None) -> Answer:
-        connection = self._connect(timeout)
+    def _exchange(self, body: bytes, deadline: Deadline) -> Answer:
+        connection = self._connect(deadline)
         connection.request("POST", self._request_target(), body=body, headers=self._headers())
         response = connection.getresponse()
         data = response.read(MAX_ANSWER + 1)
@@ -141,19 +157,32 @@ class OtlpHttp:
             self._hang_up()
         if len(data) > MAX_ANSWER:
             return Answer(Verdict.REFUSED, f"an answer of more than {MAX_ANSWER} bytes")
-        return _judge(response, data)
+        if response.length:  # read() of a number of bytes does not mind
+            raise IncompleteRead(data, response.length)
+        return self._judge(response, data)
 
     def _headers(self) -> dict[str, str]:
         headers = {
             "user-agent": self._user_agent,
             **self._given_headers(),
-            "content-type": "application/x-protobuf",
+            "content-type": PROTOBUF if self._json is None else JSON,
         }
         if self._compression is Compression.GZIP:
             headers["content-encoding"] = "gzip"
         if self._proxy is not None and self._context is None:
             headers.update(self._proxy.headers())
         return headers
+
+    def _judge(self, response: HTTPResponse, data: bytes) -> Answer:
+        status = response.status
+        if 200 <= status < 300:
+            return accepted(data) if self._json is None else otlp_json.accepted(data)
+        message = _message(response.headers.get("Content-Type", ""), data)
+        error = f"HTTP {status} {response.reason}{': ' if message else ''}{message}"
+        if status in RETRYABLE:
+            after = _retry_after(response.headers.get("Retry-After"))
+            return Answer(Verdict.RETRY, error, retry_after_s=after)
+        return Answer(Verdict.REFUSED, error)
 
     def _request_target(self) -> str:
         """The absolute form for a proxy that forwards (RFC 9112, section 3.2.2), else the path."""
@@ -174,23 +203,18 @@ class OtlpHttp:
         self._tls_version = version
         self._hang_up()
 
-    def _connect(self, timeout: float | None) -> HTTPConnection:
+    def _connect(self, deadline: Deadline) -> TimedConnection:
         connection = self._connection
         if connection is not None and connection.sock is not None:
-            connection.sock.settimeout(timeout)
+            connection.until(deadline)
             return connection
         host, port = self._host, self._port
         if self._proxy is not None:
             host, port = self._proxy.host, self._proxy.port
-        if self._context is not None:
-            connection = HTTPSConnection(host, port, timeout=timeout, context=self._context)
-            if self._proxy is not None:
-                connection.set_tunnel(self._host, self._port, self._proxy.headers())
-        else:
-            connection = HTTPConnection(host, port, timeout=timeout)
-        self._connection = connection
-        connection.connect()
-        self._ends = self._own_traffic.opened(connection.sock)
+        connection = self._connection = TimedConnection(host, port, self._context)
+        if self._proxy is not None and self._context is not None:
+            connection.set_tunnel(self._host, self._port, self._proxy.headers())
+        self._ends = self._own_traffic.opened(connection.open(self._resolver, deadline))
         return connection
 
     def _hang_up(self) -> None:
@@ -224,23 +248,13 @@ def _split(url: str) -> tuple[str, str, int, str]:
     return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80), target
 
 
-def _judge(response: HTTPResponse, data: bytes) -> Answer:
-    status = response.status
-    if 200 <= status < 300:
-        return accepted(data)
-    message = _message(response.headers.get("Content-Type", ""), data)
-    error = f"HTTP {status} {response.reason}{': ' if message else ''}{message}"
-    if status in RETRYABLE:
-        after = _retry_after(response.headers.get("Retry-After"))
-        return Answer(Verdict.RETRY, error, retry_after_s=after)
-    return Answer(Verdict.REFUSED, error)
-
-
 def _message(content_type: str, data: bytes) -> str:
     """The message of a google.rpc.Status, else the beginning of a text answer."""
-    if content_type.startswith("application/x-protobuf"):
+    if content_type.startswith(PROTOBUF):
         return rpc_status(data)[0]
-    return shown(data) if content_type.startswith(("text/plain", "application/json")) else ""
+    if content_type.startswith(JSON):
+        return otlp_json.rpc_message(data)
+    return shown(data) if content_type.startswith("text/plain") else ""
 
 
 def _retry_after(value: str | None) -> float | None:

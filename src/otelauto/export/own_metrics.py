@@ -27,6 +27,11 @@ def _counter(meaning: Meaning, samples: list[Sample]) -> Family:
     return Family(f"{PREFIX}{meaning.name}", Kind.COUNTER, meaning.help, lambda: samples)
 
 
+def gauge(name: str, help_: str, value: float) -> Family:
+    """A gauge ``otelauto_<name>`` of one sample."""
+    return Family(f"{PREFIX}{name}", Kind.GAUGE, help_, lambda: [({}, value)])
+
+
 def process_families(version: str, proc: Path = Path("/proc/self")) -> list[Family]:
     """``otelauto_build_info``, CPU time, memory and open files of this process."""
     return [

@@ -87,6 +87,18 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         at += size
 
 
+def varints(data: bytes) -> Iterator[int]:
+    """The values of a packed field of varints.
+
+    Raises:
+        MalformedError: the last one is not whole.
+    """
+    at = 0
+    while at < len(data):
+        value, at = _read_varint(data, at)
+        yield value
+
+
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):

@@ -51,16 +51,17 @@ class BoundedQueue(Generic[T]):
                 self._condition.notify()
             return accepted
 
-    def take(self, at_most: int, linger_s: float) -> list[T] | None:
+    def take(self, at_most: int, linger_s: float, idle_s: float | None = None) -> list[T] | None:
         """Wait for ``at_most`` items, or for the oldest to be ``linger_s`` old, and take them.
 
-        Returns ``None`` once the queue is closed and empty.
+        Returns ``None`` once the queue is closed and empty; nothing if nothing came in ``idle_s``.
         """
         with self._condition:
             self._wanted = min(at_most, self._size)
             while self._length < self._wanted and not self._closed:
                 if not self._items:
-                    self._condition.wait()
+                    if not self._condition.wait(idle_s) and not self._items and not self._closed:
+                        return []
                     continue
                 left = self._oldest_at + linger_s - time.monotonic()
                 if left <= 0:

@@ -17,6 +17,7 @@ MAX_REQUEST = 64 * 1024 * 1024  # bytes; beyond it a client should not send ("OT
 MAX_ANSWER = 4 * 1024 * 1024
 MAX_SHOWN = 300  # bytes of a peer's text in a log
 DEFAULT_TIMEOUT_MS = 10_000
+REST_AFTER_S = 10.0  # of silence
 STOPPED = "the exporter was stopped"
 NO_TIME = "no time left"
 NO_ANSWER = "no answer in time"
@@ -54,12 +55,15 @@ class Answer:
 
 
 class Transport(Protocol):
-    """A way to one OTLP endpoint, for one signal. ``post`` is called by one thread."""
+    """A way to one OTLP endpoint, for one signal. One thread calls ``post`` and ``rest``."""
 
     url: str  # for people: no secrets
 
     def post(self, body: bytes, seconds_left: float | None = None) -> Answer:
         """Send one message. ``seconds_left`` shortens the timeout (a deadline of the caller's)."""
+
+    def rest(self) -> None:
+        """Nothing was to be sent for ``REST_AFTER_S``: stop whatever costs something meanwhile."""
 
     def abort(self) -> None:
         """From another thread: make a ``post`` in progress, and each later one, fail now."""

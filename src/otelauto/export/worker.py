@@ -12,6 +12,7 @@ from otelauto.counters import Counters, Meaning
 from otelauto.export.encoded import spans_of
 from otelauto.export.exporter import Ledger, Reason, Trouble
 from otelauto.export.queue import BoundedQueue
+from otelauto.export.transport import REST_AFTER_S
 
 T = TypeVar("T")
 
@@ -19,9 +20,10 @@ T = TypeVar("T")
 class Worker(Generic[T]):
     """The queue, the thread and the book-keeping that exporters of spans share.
 
-    ``handle`` publishes one batch and counts each of its spans as sent or dropped; an exception
-    out of it is a defect: what it left uncounted is ``internal`` and the thread goes on. ``abort``
-    is called from the closing thread when the deadline has come while ``handle`` still runs.
+    ``handle`` publishes one batch and counts each of its spans as sent or dropped, or hands it on;
+    an exception out of it is a defect: what it left uncounted is ``internal`` and the thread goes
+    on. ``abort`` is called from the closing thread when the deadline has come while ``handle``
+    still runs. ``rest`` is called, once, when nothing came for ``REST_AFTER_S``.
     """
 
     GRACE_S = 0.5  # for an aborted ``handle`` to count what it gave up
@@ -38,6 +40,7 @@ class Worker(Generic[T]):
         batch_size: int,
         batch_timeout_s: float,
         abort: Callable[[], None] = lambda: None,
+        rest: Callable[[], None] = lambda: None,
     ) -> None:
         self._queue: BoundedQueue[T] = BoundedQueue(queue_size)
         self._handle = handle
@@ -47,6 +50,7 @@ class Worker(Generic[T]):
         self._batch_size = batch_size
         self._batch_timeout_s = batch_timeout_s
         self._abort = abort
+        self._rest = rest
         self._thread = threading.Thread(target=self._run, name=f"otelauto-{name}", daemon=True)
         self._give_up_at: float | None = None
         self._lock = threading.Lock()
@@ -75,6 +79,11 @@ class Worker(Generic[T]):
     def drop(self, count: int, reason: Reason) -> None:
         """For ``handle``: count ``count`` spans of its batch as given up."""
         self._settle(self._ledger.dropped, count, reason)
+
+    def hand_on(self, count: int) -> None:
+        """For ``handle``: somebody else counts ``count`` spans of its batch from now on."""
+        with self._lock:
+            self._in_hand -= count
 
     def seconds_left(self) -> float | None:
         """How long ``handle`` may still take; ``None`` unless the exporter is being closed."""
@@ -109,7 +118,13 @@ class Worker(Generic[T]):
                 self._counters.add(meaning, count, label)
 
     def _run(self) -> None:
-        while (batch := self._queue.take(self._batch_size, self._batch_timeout_s)) is not None:
+        size, linger_s = self._batch_size, self._batch_timeout_s
+        idle_s = None
+        while (batch := self._queue.take(size, linger_s, idle_s)) is not None:
+            idle_s = REST_AFTER_S if batch else None
+            if not batch:
+                self._rest()
+                continue
             with self._lock:
                 self._in_hand = sum(map(spans_of, batch))
             try:  # the thread must outlive a defect

@@ -52,7 +52,8 @@ class Otelauto:
         self.ended_by_itself = False
         self._code: int | None = None
         errors = directory / "otelauto.err"
-        self.process = Process(words, errors, env=settings, stdout=subprocess.PIPE)
+        env = {"OTELAUTO_STATE_DIRECTORY": str(directory / "state"), **(settings or {})}
+        self.process = Process(words, errors, env=env, stdout=subprocess.PIPE)
         self._reader = threading.Thread(target=self._read, name="otelauto stdout")
         self._reader.start()
 

@@ -83,10 +83,7 @@ class Rig(Otelauto):
 
     def page(self) -> str:
         """Its Prometheus page."""
-        url = f"http://127.0.0.1:{self.prometheus}/metrics"
-        with urllib.request.urlopen(url, timeout=10 * PATIENCE) as answer:
-            text: str = answer.read().decode()
-        return text
+        return page_of(self.prometheus)
 
     def wait_for_paths(self, paths: Sequence[str], seconds: float = 15.0) -> list[Span]:
         """The spans of ``paths``, one each, in this order; AssertionError if one lacks."""
@@ -119,6 +116,15 @@ class Rig(Otelauto):
 
         wait_until(quiet, "produced = delivered + dropped", 30.0)
         return reports[-1]
+
+
+def page_of(port: int) -> str:
+    """The Prometheus page on a port of 127.0.0.1."""
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{port}/metrics", timeout=10 * PATIENCE
+    ) as answer:
+        text: str = answer.read().decode()
+    return text
 
 
 def total(report: Tree, name: str, label: str = "") -> int:
