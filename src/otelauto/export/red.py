@@ -18,7 +18,7 @@ from otelauto.counters import Counters, Meaning
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
 from otelauto.hot.cells import Epoch, Series
 from otelauto.spans.clock import boot_now_ns
-from otelauto.spans.span import Service, Span
+from otelauto.spans.span import Fate, Service, Span
 
 OVERFLOW: Attributes = {"otel.metric.overflow": True}
 DEFAULT_MAX_SERIES = 10_000
@@ -33,11 +33,18 @@ SERIES_OVERFLOWED = Meaning(
     "limit",
 )
 NOT_MEASURABLE = Meaning(
-    "measurements_invalid", "Measurements left out because their value is not a finite number."
+    "measurements_invalid",
+    "Measurements left out because their value is not a finite number of 0 or more.",
 )
 
 Key = tuple[AttributeValue | None, ...]
 Identity = tuple[str, str, str]
+
+
+# Of exponential buckets: scale, count of zeros, index of the first bucket, counts.
+Exponential = tuple[int, int, int, list[int]]
+# Bucket, value, boot-clock time, trace id, span id.
+Exemplar = tuple[int, float, int, bytes, bytes]
 
 
 @dataclass(slots=True)  # not frozen: to make one takes half as long, and thousands are made at once
@@ -50,6 +57,8 @@ class Point:
     minimum: float
     maximum: float
     buckets: list[int]
+    exponential: Exponential | None = None
+    exemplars: tuple[Exemplar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,11 @@ class _State:
 
 
 class Red:
-    """The aggregator. ``now_ns`` is the boot clock."""
+    """The aggregator. ``now_ns`` is the boot clock.
+
+    ``exponential``: series have exponential buckets too. ``exemplars``: buckets remember the last
+    exported span that fell into them.
+    """
 
     def __init__(
         self,
@@ -117,9 +130,13 @@ class Red:
         max_series: int = DEFAULT_MAX_SERIES,
         max_series_per_service: int = DEFAULT_MAX_SERIES_PER_SERVICE,
         ttl_s: float = DEFAULT_TTL_S,
+        exponential: bool = False,
+        exemplars: bool = False,
         now_ns: Callable[[], int] = boot_now_ns,
     ) -> None:
         self._counters = counters
+        self._exponential = exponential
+        self._exemplars = exemplars
         self._max_series = max_series
         self._max_per_service = max_series_per_service
         self._ttl_ns = int(ttl_s * 1e9)
@@ -202,13 +219,15 @@ class Red:
                 value = attributes.get(measures)
                 if value is None:
                     continue
-                if isinstance(value, (bool, str)) or not -LARGEST <= value <= LARGEST:
+                if isinstance(value, (bool, str)) or not 0 <= value <= LARGEST:
                     self._counters.add(NOT_MEASURABLE)
                     continue
             series, limit = self._series(state, instrument, span)
             if limit:
                 self._counters.add(SERIES_OVERFLOWED, label=limit)
             series.record(value)
+            if self._exemplars and span.fate is Fate.EXPORTED:
+                series.exemplify(value, span.end_ns, span.trace_id + span.span_id)
 
     def _state(self, span: Span) -> _State:
         return self._by_service.get(span.service) or self._adopt(span.service, span.end_ns)
@@ -248,11 +267,13 @@ class Red:
             limit = "total"
         if limit:
             if table.overflow is None:
-                table.overflow = Series(OVERFLOW, instrument.buckets, start_ns)
+                table.overflow = Series(OVERFLOW, instrument.buckets, start_ns, self._exponential)
             return table.overflow, limit
         present = zip(instrument.attributes, key, strict=True)
         attributes = {name: value for name, value in present if value is not None}
-        series = table.series[key] = Series(attributes, instrument.buckets, start_ns)
+        series = table.series[key] = Series(
+            attributes, instrument.buckets, start_ns, self._exponential
+        )
         state.size += 1
         self._size += 1
         return series, ""
