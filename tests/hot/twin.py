@@ -27,7 +27,11 @@ WALL_OFFSET_NS = 1_700_000_000_000_000_000
 TRACES = {"--otlp-endpoint": "http://127.0.0.1:1"}
 METRICS = {"--prometheus-port": "9"}
 Step = bytes | int  # a record, or a tick at that time
-SERVICES = {77: Service("shop", "", "1"), 78: Service("till", "", "2", {"host.name": "h"})}
+Services = Mapping[int, Service]
+SERVICES: Services = {
+    77: Service("shop", "", "1"),
+    78: Service("till", "", "2", {"host.name": "h"}),
+}
 
 
 @dataclass
@@ -44,12 +48,18 @@ class Result:
 class Agent:
     """Flows and publisher, wired as the application does it, with the spans kept."""
 
-    def __init__(self, settings: Mapping[str, str], lane: bool, yaml: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        lane: bool,
+        yaml: Mapping[str, str],
+        services: Services = SERVICES,
+    ) -> None:
         environ = dict(yaml)
         config = load(None, environ, {"--open-port": "80", **settings}, Purpose.RUN).config
         self.clock = WallClock(boot=lambda: 0, wall=lambda: WALL_OFFSET_NS)
         self.counters = Counters()
-        self.publisher = Publisher(config, self.counters, SERVICES.get, self.clock)
+        self.publisher = Publisher(config, self.counters, services.get, self.clock)
         self.publisher.red._now_ns = lambda: BEGIN_NS
         self.items: list[Item] = []
         if self.publisher._traces is not None:
@@ -107,7 +117,7 @@ class Agent:
                     yield (
                         f"{one.service.name} {instrument.name} {labels}",
                         (point.count, round(point.sum, 9), point.minimum, point.maximum,
-                         point.buckets),
+                         point.buckets, point.exponential, [one[:3] for one in point.exemplars]),
                     )  # fmt: skip
 
 
@@ -116,8 +126,9 @@ def run(
     lane: bool,
     settings: Mapping[str, str] = TRACES,
     yaml: Mapping[str, str] | None = None,
+    services: Services = SERVICES,
 ) -> Result:
-    agent = Agent(settings, lane, yaml or {})
+    agent = Agent(settings, lane, yaml or {}, services)
     for step in steps:
         if isinstance(step, bytes):
             agent.flows.feed(step)
@@ -150,9 +161,10 @@ def compare(
     steps: Sequence[Step],
     settings: Mapping[str, str] = TRACES,
     yaml: Mapping[str, str] | None = None,
+    services: Services = SERVICES,
 ) -> Result:
     """Both ways; raises AssertionError unless they give the same."""
-    fast, general = (run(steps, lane, settings, yaml) for lane in (True, False))
+    fast, general = (run(steps, lane, settings, yaml, services) for lane in (True, False))
     found = differences(fast, general)
     assert not found, "\n".join(found[:8])
     assert general.in_lane == 0
