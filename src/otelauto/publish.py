@@ -155,6 +155,8 @@ class Publisher:
                     self._counters,
                     version=__version__,
                     interval_s=config.otel_metrics_export.interval,
+                    delta=config.otel_metrics_export.temporality != "cumulative",
+                    exponential=config.otel_metrics_export.histograms == EXPONENTIAL,
                 )
             )
 

@@ -67,8 +67,8 @@ class Sampling:
 
 _CONDITIONS = (
     "`ATTRIBUTE=PATTERN` or `!=` with shell patterns, or `<`, `<=`, `>`, `>=` with numbers; of "
-    "those in one entry, separated by blanks, all must hold. Beside the span's attributes there are "
-    "`service.name`, `service.namespace`, `service.instance.id`."
+    "those in one entry, separated by blanks, all must hold. Beside the span's attributes there "
+    "are `service.name`, `service.namespace`, `service.instance.id`."
 )
 
 

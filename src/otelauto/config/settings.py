@@ -297,8 +297,9 @@ class Config:
         "complement",
         kinds.choice("ignore", "complement", "metrics", "skip"),
         "What to publish of a service that has an OpenTelemetry SDK of its own: `complement` "
-        "leaves to the SDK the server spans and the client spans that it gave a `traceparent`, `metrics` "
-        "all spans, `skip` everything; with `ignore` there are two of what the SDK sees too.",
+        "leaves to the SDK the server spans and the client spans that it gave a `traceparent`, "
+        "`metrics` all spans, `skip` everything; with `ignore` there are two of what the SDK sees "
+        "too.",
     )
     sampling: Sampling = section(Sampling)
     filter: Filter = section(Filter)

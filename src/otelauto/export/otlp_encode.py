@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 
 from otelauto.export.encoded import EncodedSpans, Item
-from otelauto.export.protobuf import double, integer, sized, text, varint
+from otelauto.export.protobuf import double, fixed64, integer, sized, text, varint
 from otelauto.export.red import Collected, Point
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument, Side
 from otelauto.hot.cells import Series
@@ -26,7 +26,8 @@ MAX_CACHED_VALUE = 256  # characters; longer attribute values are not worth keep
 
 KIND = {Side.SERVER: 2, Side.CLIENT: 3}  # trace.v1 SpanKind
 STATUS_ERROR = 2  # trace.v1 Status.StatusCode
-CUMULATIVE = 2  # metrics.v1 AggregationTemporality
+DELTA, CUMULATIVE = 1, 2  # metrics.v1 AggregationTemporality
+NO_RECORDED_VALUE = integer(10, 1)  # flags of a data point: the series is no more
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -36,8 +37,11 @@ _IDS = struct.Struct("<2s16s2s8s")
 _TIMES = struct.Struct("<BQBQ")
 _FLAGS = struct.Struct("<2sI")
 STATUS = sized(15, integer(3, STATUS_ERROR))
-# HistogramDataPoint: start, time, count = 2, 3, 4 (fixed64), sum = 5, min = 11, max = 12 (double).
-_POINT = struct.Struct("<BQBQBQBdBdBd")
+# Both kinds of histogram data points: start, time, count = 2, 3, 4 (fixed64), sum = 5 (double).
+_POINT = struct.Struct("<BQBQBQBd")
+_EXTREMES = struct.Struct("<BdBd")
+# Exemplar: time = 2 (fixed64), as_double = 3, span_id = 4, trace_id = 5.
+_EXEMPLAR = struct.Struct("<BQBd2s8s2s16s")
 
 
 def any_value(value: AttributeValue) -> bytes:
@@ -159,18 +163,23 @@ class SpanEncoder:
 
 
 class MetricEncoder:
-    """Encodes collected RED metrics as cumulative histograms. Used by one thread."""
+    """Encodes collected RED metrics as histograms. Used by one thread."""
 
-    def __init__(self, version: str, clock: WallClock) -> None:
+    def __init__(
+        self, version: str, clock: WallClock, *, delta: bool = False, exponential: bool = False
+    ) -> None:
         self._clock = clock
+        self._temporality = integer(2, DELTA if delta else CUMULATIVE)
+        self._exponential = exponential
         self._scope = encode_scope(version)
         self._resources = _Resources()
-        self._series: dict[Series, bytes] = {}
+        # Encoded attributes and the start in wall time, which must not move with the clock.
+        self._series: dict[Series, tuple[bytes, int]] = {}
 
     def encode(self, collected: Sequence[Collected], now_ns: int) -> bytes:
         """An ExportMetricsServiceRequest; ``now_ns`` is the boot-clock time of the collection."""
         now = self._clock.wall_ns(now_ns)
-        kept: dict[Series, bytes] = {}
+        kept: dict[Series, tuple[bytes, int]] = {}
         resources = []
         for one in collected:
             metrics = [
@@ -185,29 +194,68 @@ class MetricEncoder:
         return b"".join(resources)
 
     def _metric(
-        self, instrument: Instrument, points: list[Point], now: int, kept: dict[Series, bytes]
+        self,
+        instrument: Instrument,
+        points: list[Point],
+        now: int,
+        kept: dict[Series, tuple[bytes, int]],
     ) -> bytes:
-        """metrics.v1 Metric: name = 1, description = 2, unit = 3, histogram = 9."""
+        """metrics.v1 Metric: name = 1, description = 2, unit = 3, then the histogram."""
         bounds = sized(7, struct.pack(f"<{len(instrument.buckets)}d", *instrument.buckets))
         counts = struct.Struct(f"<{len(instrument.buckets) + 1}Q")
         encoded = []
         for point in points:
             series = point.series
-            attributes = self._series.get(series)
-            if attributes is None:
-                attributes = key_values(9, series.attributes)
-            kept[series] = attributes
-            start = self._clock.wall_ns(series.start_ns)
-            body = _POINT.pack(
-                0x11, start, 0x19, now, 0x21, point.count,
-                0x29, point.sum, 0x59, point.minimum, 0x61, point.maximum,
-            )  # fmt: skip
-            data_point = body + sized(6, counts.pack(*point.buckets)) + bounds + attributes
-            encoded.append(sized(1, data_point))
-        histogram = b"".join(encoded) + integer(2, CUMULATIVE)
+            known = self._series.get(series)
+            if known is None:
+                known = (
+                    key_values(1 if self._exponential else 9, series.attributes),
+                    (self._clock.wall_ns(series.start_ns)),
+                )
+            kept[series] = known
+            if self._exponential:
+                buckets = _exponential_buckets(point)
+            else:
+                buckets = sized(6, counts.pack(*point.buckets)) + bounds
+            body = self._common(point, point.since_ns or known[1], now)
+            encoded.append(sized(1, body + buckets + known[0]))
+        histogram = b"".join(encoded) + self._temporality
         return (
             text(1, instrument.name)
             + text(2, instrument.description)
             + text(3, instrument.unit)
-            + sized(9, histogram)
+            + sized(10 if self._exponential else 9, histogram)
         )
+
+    def _common(self, point: Point, start: int, now: int) -> bytes:
+        """What data points have in common: of the extremes and exemplars the numbers differ."""
+        body = _POINT.pack(0x11, start, 0x19, now, 0x21, point.count, 0x29, point.sum)
+        if point.minimum == point.minimum:  # not NaN
+            tags = (0x61, 0x69) if self._exponential else (0x59, 0x61)
+            body += _EXTREMES.pack(tags[0], point.minimum, tags[1], point.maximum)
+        if point.stale:
+            body += NO_RECORDED_VALUE
+        if point.exemplars:
+            field, wall_ns = 11 if self._exponential else 8, self._clock.wall_ns
+            body += b"".join(
+                sized(field, _EXEMPLAR.pack(
+                    0x11, wall_ns(time_ns), 0x19, value, b"\x22\x08", span_id, b"\x2a\x10", trace_id
+                ))
+                for _, value, time_ns, trace_id, span_id in point.exemplars
+            )  # fmt: skip
+        return body
+
+
+def _zigzag(value: int) -> int:
+    return value << 1 if value >= 0 else ~(value << 1)
+
+
+def _exponential_buckets(point: Point) -> bytes:
+    """scale = 6 (sint32), zero_count = 7 (fixed64), positive = 8: offset = 1, bucket_counts = 2."""
+    scale, zeros, first, counts = point.exponential or (0, 0, 0, [])
+    packed = sized(2, b"".join(map(varint, counts))) if counts else b""
+    return (
+        integer(6, _zigzag(scale))
+        + fixed64(7, zeros)
+        + sized(8, integer(1, _zigzag(first)) + packed)
+    )

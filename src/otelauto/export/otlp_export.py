@@ -22,6 +22,7 @@ from otelauto.export.exporter import (
 from otelauto.export.otlp_encode import MetricEncoder, SpanEncoder
 from otelauto.export.red import Red
 from otelauto.export.retry import FIRST_PAUSE_S, LIMIT_S, Retry, asked_pause_s
+from otelauto.export.temporality import Cumulative, Delta
 from otelauto.export.transport import Answer, Transport, Verdict
 from otelauto.export.worker import Worker
 from otelauto.spans.clock import WallClock, boot_now_ns
@@ -132,7 +133,8 @@ class OtlpTraces:
 class OtlpMetrics:
     """Sends all RED metrics to an OTLP metrics endpoint, every ``interval_s``.
 
-    Totals are cumulative: an export that fails is not repeated, the next one carries its data.
+    An export that fails is not repeated, the next one carries its data: totals, or with ``delta``
+    what is new since the last export that arrived.
     """
 
     name = "otlp_metrics"
@@ -147,11 +149,15 @@ class OtlpMetrics:
         *,
         version: str,
         interval_s: float = INTERVAL_S,
+        delta: bool = False,
+        exponential: bool = False,
         now_ns: Callable[[], int] = boot_now_ns,
     ) -> None:
         self._transport = transport
         self._red = red
-        self._encoder = MetricEncoder(version, clock)
+        self._clock = clock
+        self._reader = Delta(counters) if delta else Cumulative()
+        self._encoder = MetricEncoder(version, clock, delta=delta, exponential=exponential)
         self._counters = counters
         self._interval_s = interval_s
         self._now_ns = now_ns
@@ -197,7 +203,9 @@ class OtlpMetrics:
                 self._report(f"internal error: {error!r}")
 
     def _export(self) -> None:
-        body = self._encoder.encode(self._red.collect(), self._now_ns())
+        now_ns = self._now_ns()
+        collected = self._reader.read(self._red.collect(), self._clock.wall_ns(now_ns))
+        body = self._encoder.encode(collected, now_ns)
         if not body:
             return
         left = None if self._give_up_at is None else self._give_up_at - time.monotonic()
@@ -210,6 +218,7 @@ class OtlpMetrics:
             self._report(answer.error)
             return
         self._counters.add(METRIC_EXPORTS)
+        self._reader.delivered()
         if answer.rejected > 0:
             self._counters.add(METRIC_POINTS_REJECTED, answer.rejected)
         if answer.rejected > 0 or answer.error:

@@ -49,7 +49,11 @@ Exemplar = tuple[int, float, int, bytes, bytes]
 
 @dataclass(slots=True)  # not frozen: to make one takes half as long, and thousands are made at once
 class Point:
-    """A series as it was when it was collected. ``buckets`` are not cumulated."""
+    """A series as it was when it was collected. ``buckets`` are not cumulated.
+
+    ``minimum`` and ``maximum`` are NaN where they are not known. ``since_ns`` is the wall time from
+    which on it counts, 0: from the start of the series. ``stale``: the series is no more.
+    """
 
     series: Series
     count: int
@@ -59,6 +63,8 @@ class Point:
     buckets: list[int]
     exponential: Exponential | None = None
     exemplars: tuple[Exemplar, ...] = ()
+    since_ns: int = 0
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
