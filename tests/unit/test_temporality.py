@@ -87,8 +87,8 @@ class Endpoint:
             Counters(), exponential=exponential, exemplars=True, now_ns=lambda: self.now
         )
         self.reader = Delta(self.counters) if delta else Cumulative()
-        self.clock_offset = WALL
-        clock = WallClock(boot=lambda: 0, wall=lambda: self.clock_offset)
+        self.clock_offset, self.boot = WALL, 0
+        clock = WallClock(boot=lambda: self.boot, wall=lambda: self.boot + self.clock_offset)
         self.clock = clock
         self.encoder = MetricEncoder("1", clock, delta=delta, exponential=exponential)
         self.field = "exponential_histogram" if exponential else "histogram"
@@ -252,6 +252,7 @@ def test_cumulative_starts_stay_where_they_were() -> None:
         (point,) = endpoint.push(arrives)
         starts.add(point.start_time_unix_nano)
         endpoint.clock_offset += 7_000_000_000  # the wall clock is set
+        endpoint.boot += 2_000_000_000
         endpoint.clock.track()
     assert point.count == 4
     assert starts == {WALL + 500}
