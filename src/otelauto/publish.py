@@ -30,6 +30,7 @@ from otelauto.export.proxy import proxy_for
 from otelauto.export.red import Red
 from otelauto.export.tls import Tls
 from otelauto.export.transport import Compression, Transport
+from otelauto.export.web_config import WebConfig
 from otelauto.fast import COUNTED, SPANS_NOT_EXPORTED, Desk, suits
 from otelauto.flows.vocabulary import Address, Exchange, Side
 from otelauto.hot.lane import Lane
@@ -216,10 +217,14 @@ class Publisher:
         if main.port:
             setting = "prometheus_export.port"
             shared = pages.pop((main.port, INTERNAL_PORT), {})
-            pages[main.port, setting] = {**shared, main.path: metrics_page(self.red, own)}
+            pages[main.port, setting] = {
+                **shared,
+                main.path: metrics_page(self.red, own, self._clock.wall_ns),
+            }
         for (port, setting), by_path in pages.items():
             for number, host in enumerate(main.host):
-                server = Prometheus(host, port, by_path, self._own_traffic, setting)
+                web = WebConfig(main.web_config_file)
+                server = Prometheus(host, port, by_path, self._own_traffic, setting, web)
                 if setting == INTERNAL_PORT:
                     server.name = "prometheus_internal"
                 if number:

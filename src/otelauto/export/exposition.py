@@ -40,6 +40,7 @@ _UNITS = {
 _NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9:]+")
 _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]+")
 _ANNOTATION = re.compile(r"\{[^}]*\}")
+NS_PER_S = 1_000_000_000
 LABELS = b"\0"  # where a template's labels go; no name and no number has this byte
 
 
@@ -146,9 +147,11 @@ class RedExposition:
     """Writes collected RED metrics. Label texts are kept from one scrape to the next.
 
     Scrapes may overlap: each reads the texts of one that is done, and replaces them when it is.
+    ``wall_ns`` makes wall time of the boot-clock time of exemplars.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wall_ns: Callable[[int], int]) -> None:
+        self._wall_ns = wall_ns
         self._labels: dict[Series, bytes] = {}
 
     def render(self, collected: Sequence[Collected], fmt: Format) -> Iterator[bytes]:
@@ -173,8 +176,21 @@ class RedExposition:
                     text = self._label_text(point.series, base)
                     kept[point.series] = text
                     numbers = (*accumulate(point.buckets), encoded(number(point.sum)), point.count)
-                    yield (template % numbers).replace(LABELS, text)
+                    lines = (template % numbers).replace(LABELS, text)
+                    if point.exemplars and fmt is Format.OPENMETRICS:
+                        lines = self._with_exemplars(lines, point)
+                    yield lines
         self._labels = kept
+
+    def _with_exemplars(self, lines: bytes, point: Point) -> bytes:
+        """The lines of a histogram, its buckets first, with what they had last."""
+        split = lines.split(b"\n")
+        for bucket, value, time_ns, trace_id, span_id in point.exemplars:
+            split[bucket] += encoded(
+                f' # {{trace_id="{trace_id.hex()}",span_id="{span_id.hex()}"}} {number(value)}'
+                f" {self._wall_ns(time_ns) / NS_PER_S:.3f}"
+            )
+        return b"\n".join(split)
 
     def _label_text(self, series: Series, base: Attributes) -> bytes:
         text = self._labels.get(series)

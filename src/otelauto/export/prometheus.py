@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 import socketserver
+import ssl
 import sys
 import threading
 import time
@@ -16,11 +17,12 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from otelauto.errors import OtelautoError
+from otelauto.errors import ConfigError, OtelautoError
 from otelauto.export.exporter import Status
 from otelauto.export.exposition import Family, Format, RedExposition, encoded, render_family
 from otelauto.export.own_traffic import End, OwnTraffic
 from otelauto.export.red import Red
+from otelauto.export.web_config import WebConfig
 
 LOG = logging.getLogger("otelauto.export.prometheus")
 Page = Callable[[Format], Iterable[bytes]]  # pieces of UTF-8
@@ -29,6 +31,7 @@ MAX_PORT = 65_535
 MAX_CONNECTIONS = 64
 MAX_SCRAPES = 4  # rendered at the same time
 IDLE_TIMEOUT_S = 60.0
+HANDSHAKE_TIMEOUT_S = 10.0
 # Stays in the CPU's cache, and below what malloc gives back to the kernel each time (128 KiB):
 # chunks of 256 KiB take twice as long.
 CHUNK_SIZE = 64 * 1024
@@ -73,9 +76,16 @@ def _quality(text: str) -> float:
         return 0.0
 
 
-def metrics_page(red: Red | None, families: Sequence[Callable[[], Iterable[Family]]] = ()) -> Page:
-    """A page of RED metrics (unless ``red`` is ``None``), then what ``families`` give."""
-    exposition = RedExposition()
+def metrics_page(
+    red: Red | None,
+    families: Sequence[Callable[[], Iterable[Family]]] = (),
+    wall_ns: Callable[[int], int] = int,
+) -> Page:
+    """A page of RED metrics (unless ``red`` is ``None``), then what ``families`` give.
+
+    ``wall_ns`` makes wall time of boot-clock time.
+    """
+    exposition = RedExposition(wall_ns)
 
     def render(fmt: Format) -> Iterator[bytes]:
         if red is not None:
@@ -92,7 +102,8 @@ def metrics_page(red: Red | None, families: Sequence[Callable[[], Iterable[Famil
 class Prometheus:
     """Serves ``pages`` (path to page) at ``host``:``port``; port 0 is any free one.
 
-    ``setting`` is the name of the port's setting, for the message when it cannot be had.
+    ``setting`` is the name of the port's setting, for the message when it cannot be had. ``web``
+    says who is served and how.
     """
 
     name: str = "prometheus"  # a second server gets another
@@ -104,7 +115,9 @@ class Prometheus:
         pages: Mapping[str, Page],
         own_traffic: OwnTraffic | None = None,
         setting: str = "prometheus_export.port",
+        web: WebConfig | None = None,
     ) -> None:
+        self._web = web or WebConfig()
         self._host = host
         self._port = port
         self._pages = {f"/{path.lstrip('/')}": page for path, page in pages.items()}
@@ -141,7 +154,8 @@ class Prometheus:
         """Where the pages are."""
         host, port = self.address
         shown = f"[{host}]" if ":" in host else host
-        return [f"http://{shown}:{port}{path}" for path in self._pages]
+        scheme = "https" if self._web.encrypted else "http"
+        return [f"{scheme}://{shown}:{port}{path}" for path in self._pages]
 
     def close(self, deadline_s: float) -> None:
         """Stop listening; scrapes in progress have until the deadline."""
@@ -171,7 +185,7 @@ class Prometheus:
                 self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             family, _, _, _, address = found[0]
-            return _Server(family, address, self._pages, self._own_traffic)
+            return _Server(family, address, self._pages, self._own_traffic, self._web)
         except (OSError, OverflowError) as error:
             where = f"port {self._port} of {self._host}"
             raise OtelautoError(
@@ -203,9 +217,15 @@ class _Server(socketserver.ThreadingTCPServer):
     block_on_close = False
 
     def __init__(
-        self, family: int, address: Any, pages: Mapping[str, Page], own_traffic: OwnTraffic
+        self,
+        family: int,
+        address: Any,
+        pages: Mapping[str, Page],
+        own_traffic: OwnTraffic,
+        web: WebConfig,
     ) -> None:
         self.address_family = family
+        self.web = web
         self.pages = pages
         self.own_traffic = own_traffic
         self.scrape_slots = threading.BoundedSemaphore(MAX_SCRAPES)
@@ -229,11 +249,25 @@ class _Server(socketserver.ThreadingTCPServer):
         finally:
             self._connections.release()
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection, by TLS if that is wanted."""
+        connection = self.web.secure(request, HANDSHAKE_TIMEOUT_S)
+        try:
+            super().finish_request(connection, client_address)
+        finally:
+            if connection is not request:  # which the caller closes
+                connection.close()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A scraper that goes away is its own affair; anything else is a defect."""
         error = sys.exception()
-        if isinstance(error, (ConnectionError, TimeoutError)):
+        if isinstance(error, (ConnectionError, TimeoutError, ssl.SSLError)):
             LOG.debug("scrape by %s failed: %s", client_address, error)
+            return
+        if isinstance(error, ConfigError):
+            if self.last_error != error.message:
+                LOG.error("nobody is served: %s", error)
+            self.last_error = error.message
             return
         self.last_error = f"internal error: {error!r}"
         LOG.error("scrape by %s failed", client_address, exc_info=error)
@@ -275,7 +309,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are not worth a log line."""
         LOG.debug(format, *args)
 
+    def end_headers(self) -> None:
+        """The end of a head, after what every response has."""
+        for name, value in self.server.web.headers.items():
+            self.send_header(name, value)
+        super().end_headers()
+
     def _answer(self, with_body: bool) -> None:
+        if not self.server.web.admits(self.headers.get("Authorization")):
+            self._plain(HTTPStatus.UNAUTHORIZED, "user name and password, please\n")
+            return
         page = self.server.pages.get(self.path.partition("?")[0])
         if page is None:
             paths = " ".join(self.server.pages)
@@ -333,6 +376,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _plain(self, status: HTTPStatus, text: str) -> None:
         body = text.encode()
         self.send_response(status)
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Basic")
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
