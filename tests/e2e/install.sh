@@ -23,6 +23,7 @@ need cargo cargo
 need wrk wrk
 need curl curl
 need openssl openssl
+need prometheus prometheus
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
 
 install_missing() {
