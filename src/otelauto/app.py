@@ -299,6 +299,7 @@ def _note(tgid: int, service: Service) -> Note:
         "tgid": tgid,
         "service": [service.name, service.namespace, service.instance_id],
         "attributes": service.attributes,
+        "sdk": service.sdk,
     }
 
 
@@ -311,7 +312,8 @@ def replay(config: Config, path: Path) -> int:
         name, namespace, instance_id = map(str, note["service"])
         key = (name, namespace, instance_id)
         if key not in made:
-            made[key] = Service(name, namespace, instance_id, note["attributes"])
+            sdk = str(note.get("sdk", ""))  # older recordings do not say
+            made[key] = Service(name, namespace, instance_id, note["attributes"], sdk)
         services[int(note["tgid"])] = made[key]
 
     reader = Reader(path, on_note)

@@ -116,6 +116,8 @@ def show(report: dict[str, Any]) -> None:
         _say(
             f"  {target['service']:<24} pid {target['pid']:<8} ports {ports:<12} {target['reason']}"
         )
+        if target["sdk"]:
+            _say(f"    has an OpenTelemetry SDK: {target['sdk']}; see the setting existing_sdk")
     if not report["targets"]:
         _say("  none: nothing matches the selection")
     _show_traffic(report)

@@ -314,11 +314,12 @@ class Watcher:
         if target is not None:
             self._name_when_drained(target)
             log.info(
-                "instrumenting service=%s pid=%d reason=%s ports=%s",
+                "instrumenting service=%s pid=%d reason=%s ports=%s%s",
                 target.service_name,
                 target.tgid,
                 target.reason,
                 ",".join(map(str, target.ports)) or "-",
+                f" sdk={target.identity.sdk!r}" if target.identity.sdk else "",
             )
         return True
 

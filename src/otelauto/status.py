@@ -38,6 +38,7 @@ def live_report(app: App) -> dict[str, Any]:
                 "executable": target.executable,
                 "reason": target.reason,
                 "ports": list(target.ports),
+                "sdk": app.publisher.sdk_of(watcher.services.of(target.tgid)),
             }
             for target in watcher.discovery.targets().values()
         ],

@@ -15,6 +15,7 @@ _RUST_MARK = b"/rustc/"  # the standard library's source path in panic messages
 _SECTIONS_LIMIT = 512
 _NAMES_LIMIT = 1 << 16
 _RODATA_LIMIT = 8 << 20
+_BUILD_INFO_LIMIT = 1 << 20
 
 
 def language(path: str) -> str:
@@ -33,6 +34,21 @@ def language(path: str) -> str:
         return ""
     else:
         return "rust" if is_rust else ""
+    finally:
+        os.close(descriptor)
+
+
+def go_build_info(path: str) -> bytes:
+    """What a Go program says of the modules it was built from; empty for any other file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        offset, size = _sections(descriptor).get(b".go.buildinfo", (0, 0))
+        return os.pread(descriptor, min(size, _BUILD_INFO_LIMIT), offset)
+    except (OSError, OverflowError, struct.error):
+        return b""
     finally:
         os.close(descriptor)
 
