@@ -110,7 +110,7 @@ def _jar(procfs: ProcFs, tgid: int) -> str:
 
 
 def _endpoint(procfs: ProcFs, tgid: int, environ: Mapping[str, str], language: str) -> str:
-    """The variable that says where an SDK sends to. A native program but Go's does not tell of one."""
+    """The variable that says where to send. Of native programs, only Go's tell of their modules."""
     named = next((name for name in _ENDPOINTS if environ.get(name, "").strip()), "")
     if not named or language in {"", "rust"}:
         return ""

@@ -19,6 +19,12 @@ BY_SDK = "sdk"
 MOST_SERVICES = 4096
 # Where traces are sent to by OTLP: over HTTP, and the method of the gRPC service.
 EXPORT_PATHS = ("/v1/traces", "/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+OTHER_EXPORTS = (
+    "/v1/metrics",
+    "/v1/logs",
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+)
 
 Identity = tuple[str, str, str]
 
@@ -27,7 +33,7 @@ class Mode(enum.StrEnum):
     """What is published of a service with an SDK."""
 
     IGNORE = "ignore"  # everything, as of any other
-    COMPLEMENT = "complement"  # metrics, and client spans that carry no trace context
+    COMPLEMENT = "complement"  # metrics, and client spans without trace context, but no exports
     METRICS = "metrics"  # metrics
     SKIP = "skip"  # nothing
 
@@ -52,11 +58,13 @@ class ExistingSdk:
         """Set the span's fate; take its instruments if nothing is to be published."""
         if self._mode is Mode.IGNORE:
             return
-        if exchange.path is not None and exchange.path.endswith(EXPORT_PATHS):
+        path = exchange.path or ""
+        if path.endswith(EXPORT_PATHS):
             self._note(span)
         if not self.has_sdk(span.service):
             return
-        if self._mode is not Mode.COMPLEMENT or span.side is Side.SERVER or span.parent_id:
+        sdks_own = span.parent_id or path.endswith(EXPORT_PATHS + OTHER_EXPORTS)
+        if self._mode is not Mode.COMPLEMENT or span.side is Side.SERVER or sdks_own:
             span.fate = Fate.LEFT_TO_SDK
         if self._mode is Mode.SKIP and span.instruments:
             span.instruments = ()
