@@ -15,6 +15,7 @@ from otelauto.config import Purpose, load
 from otelauto.counters import Counters
 from otelauto.export.encoded import Item
 from otelauto.export.otlp_encode import SpanEncoder
+from otelauto.export.points import point_of
 from otelauto.flows.flows import Flows
 from otelauto.flows.vocabulary import Verdict
 from otelauto.protocols import protocols
@@ -111,8 +112,8 @@ class Agent:
 
     def _series(self) -> Iterable[tuple[str, tuple[object, ...]]]:
         for one in self.publisher.red.collect():
-            for instrument, points in one.points:
-                for point in points:
+            for instrument, every in one.series:
+                for point in map(point_of, every):
                     labels = sorted(point.series.attributes.items())
                     yield (
                         f"{one.service.name} {instrument.name} {labels}",

@@ -83,6 +83,7 @@ class Endpoint:
     def __init__(self, delta: bool, exponential: bool, red: Red | None = None) -> None:
         self.counters = Counters()
         self.now = 10_000
+        self.exemplars_from = 0
         self.red = red or Red(
             Counters(), exponential=exponential, exemplars=True, now_ns=lambda: self.now
         )
@@ -97,9 +98,11 @@ class Endpoint:
         """The data points of one export."""
         self.now += 1000
         collected = self.reader.read(self.red.collect(), self.clock.wall_ns(self.now))
-        request = ExportMetricsServiceRequest.FromString(self.encoder.encode(collected, self.now))
+        body = self.encoder.encode(collected, self.now, self.exemplars_from)
+        request = ExportMetricsServiceRequest.FromString(body)
         if arrives:
             self.reader.delivered()
+            self.exemplars_from = self.encoder.exemplars_to
         return [
             point
             for resource in request.resource_metrics

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from otelauto.export.red import Collected, Point
+from otelauto.export.red import Collected
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
 from otelauto.hot.cells import Series
 from otelauto.spans.service import identity_attributes
@@ -158,34 +158,37 @@ class RedExposition:
         """Pieces of UTF-8: ``target_info``, then each histogram family, a series a piece."""
         if collected:
             yield encoded(self._target_info(collected, fmt))
-        families: dict[str, list[tuple[Instrument, Service, list[Point]]]] = {}
+        families: dict[str, list[tuple[Instrument, Service, list[Series]]]] = {}
         for one in collected:
-            for instrument, points in one.points:
+            for instrument, every in one.series:
                 name, _ = metric_name(instrument.name, instrument.unit)
-                families.setdefault(name, []).append((instrument, one.service, points))
+                families.setdefault(name, []).append((instrument, one.service, every))
         kept: dict[Series, bytes] = {}
         for name in sorted(families):
             members = families[name]
             instrument = members[0][0]
             _, unit = metric_name(instrument.name, instrument.unit)
             yield encoded(header(name, "histogram", instrument.description, unit, fmt))
-            for member, service, points in members:
+            for member, service, every in members:
                 template = _template(name, member, fmt)
                 base = identity_attributes(service)
-                for point in points:
-                    text = self._label_text(point.series, base)
-                    kept[point.series] = text
-                    numbers = (*accumulate(point.buckets), encoded(number(point.sum)), point.count)
-                    lines = (template % numbers).replace(LABELS, text)
-                    if point.exemplars and fmt is Format.OPENMETRICS:
-                        lines = self._with_exemplars(lines, point)
-                    yield lines
+                for series in every:
+                    text = kept[series] = self._label_text(series, base)
+                    count, total, _, _, buckets, *_ = series.copied()
+                    numbers = (*accumulate(buckets), encoded(number(total)), count)
+                    written = (template % numbers).replace(LABELS, text)
+                    if fmt is Format.OPENMETRICS:
+                        written = self._with_exemplars(written, series)
+                    yield written
         self._labels = kept
 
-    def _with_exemplars(self, lines: bytes, point: Point) -> bytes:
+    def _with_exemplars(self, lines: bytes, series: Series) -> bytes:
         """The lines of a histogram, its buckets first, with what they had last."""
+        exemplars = series.copied_exemplars()
+        if not exemplars:
+            return lines
         split = lines.split(b"\n")
-        for bucket, value, time_ns, trace_id, span_id in point.exemplars:
+        for bucket, value, time_ns, trace_id, span_id in exemplars:
             split[bucket] += encoded(
                 f' # {{trace_id="{trace_id.hex()}",span_id="{span_id.hex()}"}} {number(value)}'
                 f" {self._wall_ns(time_ns) / NS_PER_S:.3f}"

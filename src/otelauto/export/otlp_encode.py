@@ -12,8 +12,18 @@ import struct
 from collections.abc import Sequence
 
 from otelauto.export.encoded import EncodedSpans, Item
-from otelauto.export.protobuf import double, fixed64, integer, sized, text, varint
-from otelauto.export.red import Collected, Point
+from otelauto.export.otlp_points import (
+    ATTRIBUTES,
+    EXEMPLARS,
+    EXPONENTIAL_ATTRIBUTES,
+    EXPONENTIAL_EXEMPLARS,
+    encode_exemplars,
+    encode_exponential,
+    encode_point,
+)
+from otelauto.export.points import Exemplar, Point, Told, point_of
+from otelauto.export.protobuf import double, integer, sized, text, varint
+from otelauto.export.red import Collected
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument, Side
 from otelauto.hot.cells import Series
 from otelauto.spans.clock import WallClock
@@ -27,7 +37,6 @@ MAX_CACHED_VALUE = 256  # characters; longer attribute values are not worth keep
 KIND = {Side.SERVER: 2, Side.CLIENT: 3}  # trace.v1 SpanKind
 STATUS_ERROR = 2  # trace.v1 Status.StatusCode
 DELTA, CUMULATIVE = 1, 2  # metrics.v1 AggregationTemporality
-NO_RECORDED_VALUE = integer(10, 1)  # flags of a data point: the series is no more
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -37,11 +46,6 @@ _IDS = struct.Struct("<2s16s2s8s")
 _TIMES = struct.Struct("<BQBQ")
 _FLAGS = struct.Struct("<2sI")
 STATUS = sized(15, integer(3, STATUS_ERROR))
-# Both kinds of histogram data points: start, time, count = 2, 3, 4 (fixed64), sum = 5 (double).
-_POINT = struct.Struct("<BQBQBQBd")
-_EXTREMES = struct.Struct("<BdBd")
-# Exemplar: time = 2 (fixed64), as_double = 3, span_id = 4, trace_id = 5.
-_EXEMPLAR = struct.Struct("<BQBd2s8s2s16s")
 
 
 def any_value(value: AttributeValue) -> bytes:
@@ -173,19 +177,27 @@ class MetricEncoder:
         self._exponential = exponential
         self._scope = encode_scope(version)
         self._resources = _Resources()
-        # Encoded attributes and the start in wall time, which must not move with the clock.
+        # Encoded attributes, and the start in wall time, which must not move with the clock.
         self._series: dict[Series, tuple[bytes, int]] = {}
+        self._exemplars_from = 0
+        self.exemplars_to = 0  # boot-clock time of the latest exemplar in the last message
 
-    def encode(self, collected: Sequence[Collected], now_ns: int) -> bytes:
-        """An ExportMetricsServiceRequest; ``now_ns`` is the boot-clock time of the collection."""
+    def encode(
+        self, collected: Sequence[Collected | Told], now_ns: int, exemplars_from: int = 0
+    ) -> bytes:
+        """An ExportMetricsServiceRequest; ``now_ns`` is the boot-clock time of the collection.
+
+        It has the exemplars that are later than ``exemplars_from`` (boot-clock time).
+        """
         now = self._clock.wall_ns(now_ns)
+        self._exemplars_from = self.exemplars_to = exemplars_from
         kept: dict[Series, tuple[bytes, int]] = {}
         resources = []
         for one in collected:
             metrics = [
-                sized(2, self._metric(instrument, points, now, kept))
-                for instrument, points in one.points
-                if points
+                sized(2, self._metric(instrument, series, now, kept))
+                for instrument, series in one.series
+                if series
             ]
             if metrics:
                 scope_metrics = sized(2, b"".join((self._scope, *metrics)))
@@ -196,66 +208,41 @@ class MetricEncoder:
     def _metric(
         self,
         instrument: Instrument,
-        points: list[Point],
+        every: Sequence[Series | Point],
         now: int,
         kept: dict[Series, tuple[bytes, int]],
     ) -> bytes:
         """metrics.v1 Metric: name = 1, description = 2, unit = 3, then the histogram."""
         bounds = sized(7, struct.pack(f"<{len(instrument.buckets)}d", *instrument.buckets))
-        counts = struct.Struct(f"<{len(instrument.buckets) + 1}Q")
-        encoded = []
-        for point in points:
-            series = point.series
-            known = self._series.get(series)
-            if known is None:
-                known = (
-                    key_values(1 if self._exponential else 9, series.attributes),
-                    (self._clock.wall_ns(series.start_ns)),
-                )
-            kept[series] = known
-            if self._exponential:
-                buckets = _exponential_buckets(point)
-            else:
-                buckets = sized(6, counts.pack(*point.buckets)) + bounds
-            body = self._common(point, point.since_ns or known[1], now)
-            encoded.append(sized(1, body + buckets + known[0]))
-        histogram = b"".join(encoded) + self._temporality
+        write, field = encode_point, 9
+        if self._exponential:
+            bounds, write, field = b"", encode_exponential, 10
+        points = []
+        for one in every:
+            point = point_of(one) if isinstance(one, Series) else one
+            attributes, start = kept[point.series] = self._known(point.series)
+            rest = bounds + attributes + self._exemplars(point.exemplars)
+            points.append(write(point, point.since_ns or start, now, rest))
+        histogram = b"".join(points) + self._temporality
         return (
             text(1, instrument.name)
             + text(2, instrument.description)
             + text(3, instrument.unit)
-            + sized(10 if self._exponential else 9, histogram)
+            + sized(field, histogram)
         )
 
-    def _common(self, point: Point, start: int, now: int) -> bytes:
-        """What data points have in common: of the extremes and exemplars the numbers differ."""
-        body = _POINT.pack(0x11, start, 0x19, now, 0x21, point.count, 0x29, point.sum)
-        if point.minimum == point.minimum:  # not NaN
-            tags = (0x61, 0x69) if self._exponential else (0x59, 0x61)
-            body += _EXTREMES.pack(tags[0], point.minimum, tags[1], point.maximum)
-        if point.stale:
-            body += NO_RECORDED_VALUE
-        if point.exemplars:
-            field, wall_ns = 11 if self._exponential else 8, self._clock.wall_ns
-            body += b"".join(
-                sized(field, _EXEMPLAR.pack(
-                    0x11, wall_ns(time_ns), 0x19, value, b"\x22\x08", span_id, b"\x2a\x10", trace_id
-                ))
-                for _, value, time_ns, trace_id, span_id in point.exemplars
-            )  # fmt: skip
-        return body
+    def _known(self, series: Series) -> tuple[bytes, int]:
+        known = self._series.get(series)
+        if known is None:
+            field = EXPONENTIAL_ATTRIBUTES if self._exponential else ATTRIBUTES
+            attributes = key_values(field, series.attributes)
+            known = attributes, self._clock.wall_ns(series.start_ns)
+        return known
 
-
-def _zigzag(value: int) -> int:
-    return value << 1 if value >= 0 else ~(value << 1)
-
-
-def _exponential_buckets(point: Point) -> bytes:
-    """scale = 6 (sint32), zero_count = 7 (fixed64), positive = 8: offset = 1, bucket_counts = 2."""
-    scale, zeros, first, counts = point.exponential or (0, 0, 0, [])
-    packed = sized(2, b"".join(map(varint, counts))) if counts else b""
-    return (
-        integer(6, _zigzag(scale))
-        + fixed64(7, zeros)
-        + sized(8, integer(1, _zigzag(first)) + packed)
-    )
+    def _exemplars(self, exemplars: Sequence[Exemplar]) -> bytes:
+        news = [each for each in exemplars if each[2] > self._exemplars_from]
+        if not news:
+            return b""
+        self.exemplars_to = max(self.exemplars_to, *(each[2] for each in news))
+        field = EXPONENTIAL_EXEMPLARS if self._exponential else EXEMPLARS
+        return encode_exemplars(field, news, self._clock.wall_ns)

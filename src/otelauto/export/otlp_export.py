@@ -157,6 +157,7 @@ class OtlpMetrics:
         self._red = red
         self._clock = clock
         self._reader = Delta(counters) if delta else Cumulative()
+        self._exemplars_from = 0  # those until then have arrived
         self._encoder = MetricEncoder(version, clock, delta=delta, exponential=exponential)
         self._counters = counters
         self._interval_s = interval_s
@@ -205,7 +206,7 @@ class OtlpMetrics:
     def _export(self) -> None:
         now_ns = self._now_ns()
         collected = self._reader.read(self._red.collect(), self._clock.wall_ns(now_ns))
-        body = self._encoder.encode(collected, now_ns)
+        body = self._encoder.encode(collected, now_ns, self._exemplars_from)
         if not body:
             return
         left = None if self._give_up_at is None else self._give_up_at - time.monotonic()
@@ -219,6 +220,7 @@ class OtlpMetrics:
             return
         self._counters.add(METRIC_EXPORTS)
         self._reader.delivered()
+        self._exemplars_from = self._encoder.exemplars_to
         if answer.rejected > 0:
             self._counters.add(METRIC_POINTS_REJECTED, answer.rejected)
         if answer.rejected > 0 or answer.error:

@@ -55,3 +55,6 @@ class Series:
         Then the exponential buckets (scale, zeros, index of the first, counts), if wanted; and the
         exemplars: bucket, value, time, trace id, span id.
         """
+
+    def copied_exemplars(self) -> tuple[tuple[int, float, int, bytes, bytes], ...]:
+        """The exemplars alone."""
