@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from otelauto import doctor as support
 from otelauto.capabilities import give_up_others
@@ -21,8 +21,8 @@ from otelauto.config import Config
 from otelauto.control import Control, ask
 from otelauto.counters import Counters, Meaning
 from otelauto.errors import KernelError, OtelautoError
-from otelauto.export.exposition import Family, Kind
 from otelauto.flows.flows import Flows
+from otelauto.gauges import Gauges
 from otelauto.governor import SPAN_SHARES, Governor, Meter, Step
 from otelauto.instrument import Watcher
 from otelauto.kernel.ring import Take
@@ -42,18 +42,9 @@ log = logging.getLogger("otelauto")
 DEFECTS: Final = Meaning(
     "defects", "Records given up because of a defect of otelauto; the log has the first."
 )
-GAUGES: Final = {
-    "targets": "Processes that are watched.",
-    "ring_fill_ratio": "Share of the data ring that waits.",
-    "kernel_memory_bytes": "Kernel memory of all BPF maps.",
-    "metric_series": "RED series that are held.",
-    "overhead_step": "What max_overhead has made it give up: 0 nothing, 1 long heads, 2 nine of ten"
-    " traces, 3 all spans, 4 everything, for a while.",
-}
 FIRST_HIGH_PORT: Final = 1024
 CLOCK_INTERVAL_S: Final = 1.0
 EXPIRE_INTERVAL_S: Final = 5.0
-KERNEL_MEMORY_INTERVAL_S: Final = 30.0  # it hardly moves, and asking for it takes a file a map
 
 
 class Stop:
@@ -81,11 +72,12 @@ class App:
         self.counters = Counters()
         self.started = time.monotonic()
         self.clock = WallClock()
+        self.gauges = Gauges()
         self.watcher = Watcher(
             config, self.counters, on_gone=self._on_gone, on_target=self._on_target
         )
         self.publisher = Publisher(
-            config, self.counters, self.watcher.service_of, self.clock, [self._families]
+            config, self.counters, self.watcher.service_of, self.clock, [self.gauges.families]
         )
         self.flows = make_flows(config, self.counters, self.publisher)
         self._take: Take = self._feed
@@ -102,9 +94,7 @@ class App:
             self.counters,
             self._give_up,
         )
-        self._next_clock = self._next_expiry = self._next_kernel_memory = 0.0
-        self._kernel_memory = 0
-        self._gauges: dict[str, float] = {}
+        self._next_clock = self._next_expiry = 0.0
         self._told: set[tuple[str, str]] = set()
 
     def run(self, stop: Stop) -> None:
@@ -173,7 +163,7 @@ class App:
             for service in self.watcher.services.expire():
                 self.publisher.forget(service)
             self.publisher.expire()
-            self._gauge(now)
+            self.gauges.take(self, now)
             self._tell_unread()
 
     def _tell_unread(self) -> None:
@@ -193,25 +183,6 @@ class App:
     def _target_count(self) -> int:
         return len(self.watcher.discovery.targets())
 
-    def _families(self) -> Iterator[Family]:
-        """Gauges of the Prometheus page. Read by the scraping thread, which sees copies only."""
-        for name, value in self._gauges.items():
-            yield Family(f"otelauto_{name}", Kind.GAUGE, GAUGES[name], _sample(value))
-
-    def _gauge(self, now: float) -> None:
-        capture = self.watcher.capture
-        if now >= self._next_kernel_memory:
-            self._next_kernel_memory = now + KERNEL_MEMORY_INTERVAL_S
-            self._kernel_memory = capture.kernel_memory()
-        values = (
-            self._target_count(),
-            capture.ring_fill,
-            self._kernel_memory,
-            self.publisher.red.size(),
-            self.governor.step,
-        )
-        self._gauges = dict(zip(GAUGES, values, strict=True))
-
     def close(self) -> None:
         """Stop capturing, deliver what is left, flush the exporters, unload. Each step is tried."""
         with ExitStack() as steps:  # the last one first
@@ -221,10 +192,6 @@ class App:
             steps.callback(self.flows.close)
             steps.callback(self.watcher.finish, self._take)
             steps.callback(self.meter.close)
-
-
-def _sample(value: float) -> Callable[[], list[Any]]:
-    return lambda: [({}, value)]
 
 
 def make_flows(config: Config, counters: Counters, publisher: Publisher) -> Flows:

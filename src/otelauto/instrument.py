@@ -323,6 +323,10 @@ class Watcher:
             )
         return True
 
+    def refused(self) -> int:
+        """How many targets there was no room for."""
+        return sum(target is not None for target in self._refused.values())
+
     def _retry_refused(self) -> None:
         """Others may have ended since: watch as many of the refused as there is room for."""
         for tgid, target in list(self._refused.items()):

@@ -152,8 +152,10 @@ def _files_exist(context: _Context) -> None:
 
 
 def _web_file_exists(context: _Context) -> None:
-    path = context.config.prometheus_export.web_config_file
-    if path and not Path(path).is_file():
+    config = context.config
+    path = config.prometheus_export.web_config_file
+    is_on = config.prometheus_export.port or config.internal_metrics.prometheus.port
+    if is_on and path and not Path(path).is_file():
         key = "prometheus_export.web_config_file"
         sentence = f'"{key}" names a file that is not there: {path}.'
         remedy = "Give the path of a web configuration file."
