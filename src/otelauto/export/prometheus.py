@@ -342,11 +342,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Vary", "Accept, Accept-Encoding")
         if gzip:
             self.send_header("Content-Encoding", "gzip")
-        if self.request_version == "HTTP/1.0":
-            self.close_connection = True
-        else:
+        if self._chunked:
             self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.close_connection = True
         self.end_headers()
+
+    @property
+    def _chunked(self) -> bool:
+        return self.request_version not in {"HTTP/0.9", "HTTP/1.0"}
 
     def _page(self, page: Page) -> None:
         fmt = negotiate(self.headers.get("Accept"))
@@ -364,11 +368,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(first)
         for chunk in body:
             self._send(chunk)
-        if self.request_version != "HTTP/1.0":
+        if self._chunked:
             self.wfile.write(b"0\r\n\r\n")
 
     def _send(self, chunk: bytes) -> None:
-        if self.request_version == "HTTP/1.0":
+        if not self._chunked:
             self.wfile.write(chunk)
         elif chunk:
             self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))

@@ -46,7 +46,8 @@ HEADERS: Final = (
     "X-Frame-Options",
     "X-XSS-Protection",
 )
-_BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
+# Cost, a salt of 128 bits (which is why its last digit is one of four), the hash.
+_BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}", re.ASCII)
 _MOST_ROUNDS: Final = 16  # four seconds a check here; more would be an outage
 _KEYS: Final = {
     "": ("tls_server_config", "http_server_config", "basic_auth_users"),
