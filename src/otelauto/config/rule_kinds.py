@@ -116,6 +116,8 @@ def _pairs_of_text(text: str) -> list[tuple[str, str]]:
     pairs = [item.partition("=") for item in split_list(text)]
     if not all(equals for _, equals, _ in pairs):
         raise ValueError('Write "name=value value" pairs, separated by commas.')
+    if len({name.strip() for name, _, _ in pairs}) < len(pairs):
+        raise ValueError("Name each metric once.")
     return [(name.strip(), value) for name, _, value in pairs]
 
 
