@@ -98,7 +98,8 @@ class Publisher:
             max_series=limits.series,
             max_series_per_service=limits.series_per_service,
             ttl_s=limits.series_ttl,
-            exponential=config.otel_metrics_export.histograms == EXPONENTIAL,
+            exponential=config.prometheus_export.native_histograms
+            or config.otel_metrics_export.histograms == EXPONENTIAL,
             exemplars=_exemplars(config),
         )
         self._span_exporters: list[SpanExporter] = []
@@ -224,7 +225,8 @@ class Publisher:
         for (port, setting), by_path in pages.items():
             for number, host in enumerate(main.host):
                 web = WebConfig(main.web_config_file)
-                server = Prometheus(host, port, by_path, self._own_traffic, setting, web)
+                native = main.native_histograms
+                server = Prometheus(host, port, by_path, self._own_traffic, setting, web, native)
                 if setting == INTERNAL_PORT:
                     server.name = "prometheus_internal"
                 if number:

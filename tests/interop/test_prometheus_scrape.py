@@ -43,7 +43,7 @@ def own_families() -> list[Callable[[], Iterable[Family]]]:
 
 
 def filled_page() -> Page:
-    red = Red(Counters(), exemplars=True)
+    red = Red(Counters(), exemplars=True, exponential=True)
     for service in (Service("shop", "eu", "7", {"host.name": "web"}), Service("cart", "", "")):
         for n in range(1, 101):
             red.add(
@@ -72,6 +72,7 @@ class RealPrometheus:
         directory: Path,
         targets: dict[str, str],
         settings: Mapping[str, Mapping[str, object]] | None = None,
+        features: str = "exemplar-storage",
     ) -> None:
         self.port = free_port()
         jobs = [
@@ -90,7 +91,7 @@ class RealPrometheus:
                 "prometheus", f"--config.file={directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 f"--web.listen-address=127.0.0.1:{self.port}",
-                "--enable-feature=exemplar-storage",
+                f"--enable-feature={features}",
             ],
             stdout=self.log, stderr=self.log,
         )  # fmt: skip
@@ -256,6 +257,35 @@ def test_prometheus_scrapes_what_is_secured(tmp_path: Path) -> None:
         prometheus.wait_for("up", {"right": 1.0, "no_password": 0.0, "no_certificate": 0.0})
         name = "http_server_request_duration_seconds"
         assert prometheus.query(f"sum by (job) ({name}_count)") == {"right": 200.0}
+    finally:
+        prometheus.stop()
+        server.close(5)
+
+
+def test_prometheus_reads_native_histograms(tmp_path: Path) -> None:
+    server = Prometheus("127.0.0.1", 0, {"/metrics": filled_page()}, protobuf=True)
+    server.start()
+    target = {"native": f"127.0.0.1:{server.address[1]}"}
+    prometheus = RealPrometheus(tmp_path, target, features="native-histograms,exemplar-storage")
+    name = "http_server_request_duration_seconds"
+    try:
+        prometheus.wait_for("up", {"native": 1.0})
+        prometheus.wait_for(f"sum by (job) (histogram_count({name}))", {"native": 200.0})
+        total = prometheus.query(f'sum by (job) (histogram_sum({name}{{service_name="shop"}}))')
+        assert total == pytest.approx({"native": 50.5})
+        for share in (0.1, 0.5, 0.9, 0.99):
+            found = prometheus.query(f"histogram_quantile({share}, sum by (job) ({name}))")
+            # 0.01 to 1.00 s: 160 buckets are of scale 4, each 4.4 % wide; values are 0.01 apart.
+            assert found["native"] == pytest.approx(share, rel=0.045, abs=0.01)
+        sizes = "http_server_request_body_size_bytes"
+        assert prometheus.query(f"sum by (job) (histogram_count({sizes}))") == {"native": 200.0}
+        info = 'target_info{service_name="shop",host_name="web",service_instance_id="7"}'
+        assert prometheus.query(info) == {"native": 1.0}
+        lost = prometheus.query('otelauto_records_lost_total{reason="ring_full"}')
+        assert lost == {"native": 5.0}
+        metadata = prometheus.get("/api/v1/metadata")
+        assert isinstance(metadata, dict)
+        assert metadata[name][0]["type"] == "histogram"
     finally:
         prometheus.stop()
         server.close(5)

@@ -78,6 +78,7 @@ SAMPLES = {
     "routes.unmatched": (("unset", "path", "wildcard"), ("unset", "path", "wildcard")),
     "prometheus_export.port": INTEGERS,
     "prometheus_export.host": (("one", "two,three", "::1"), (("one",), ("two", "three"), ("::1",))),
+    "prometheus_export.native_histograms": TRUTH,
     "prometheus_export.web_config_file": (FILE_PATHS, FILE_PATHS),
     "existing_sdk": (("ignore", "METRICS", "skip"), ("ignore", "metrics", "skip")),
     "sampling.sampler": (

@@ -304,6 +304,12 @@ class PrometheusExport:
         "authentication. Read again when it changes.",
         default_note="none",
     )
+    native_histograms: bool = setting(
+        False,
+        kinds.BOOLEAN,
+        "Serve the protobuf format with native histograms (up to 160 buckets beside the classic "
+        "ones) to scrapers that prefer it.",
+    )
     service_name: str = _service_name("PROMETHEUS_SERVICE_NAME")
     service_namespace: str = _service_namespace()
     report_target: bool = _report_target()

@@ -25,6 +25,10 @@ class Format(enum.Enum):
 
     TEXT = "text/plain; version=0.0.4; charset=utf-8"
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    PROTOBUF = (
+        "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily;"
+        " encoding=delimited"
+    )
 
 
 _UNITS = {
@@ -70,14 +74,19 @@ def label_name(attribute: str) -> str:
 
 
 def labels(attributes: Mapping[str, AttributeValue]) -> str:
-    """``a="x",b="y"``; attributes that share a label name are joined with ``;`` in key order."""
+    """``a="x",b="y"`` of :func:`label_pairs`."""
+    return ",".join(f'{name}="{_escape(text)}"' for name, text in label_pairs(attributes).items())
+
+
+def label_pairs(attributes: Mapping[str, AttributeValue]) -> dict[str, str]:
+    """Labels of attributes; those that share a label name are joined with ``;`` in key order."""
     merged: dict[str, str] = {}
     for key in sorted(attributes):
         value = attributes[key]
         text = str(value).lower() if isinstance(value, bool) else str(value)
         name = label_name(key)
         merged[name] = f"{merged[name]};{text}" if name in merged else text
-    return ",".join(f'{name}="{_escape(text)}"' for name, text in merged.items())
+    return merged
 
 
 def _escape(text: str) -> str:

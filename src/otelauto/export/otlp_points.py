@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterable
 
 from otelauto.export.points import Exemplar, Point
-from otelauto.export.protobuf import fixed64, integer, sized, varint
+from otelauto.export.protobuf import fixed64, integer, sized, varint, zigzag
 
 # Both kinds: start, time, count = 2, 3, 4 (fixed64), sum = 5 (double).
 _POINT = struct.Struct("<BQBQBQBd")
@@ -52,9 +52,9 @@ def encode_exponential(point: Point, start_ns: int, now_ns: int, rest: bytes) ->
     """
     scale, zeros, first, counts = point.exponential or (0, 0, 0, [])
     packed = sized(2, b"".join(map(varint, counts))) if counts else b""
-    positive = sized(8, integer(1, _zigzag(first)) + packed)
+    positive = sized(8, integer(1, zigzag(first)) + packed)
     common = _common(point, start_ns, now_ns, (0x61, 0x69))
-    return sized(1, common + integer(6, _zigzag(scale)) + fixed64(7, zeros) + positive + rest)
+    return sized(1, common + integer(6, zigzag(scale)) + fixed64(7, zeros) + positive + rest)
 
 
 def _common(point: Point, start_ns: int, now_ns: int, extremes: tuple[int, int]) -> bytes:
@@ -62,7 +62,3 @@ def _common(point: Point, start_ns: int, now_ns: int, extremes: tuple[int, int])
     if point.minimum == point.minimum:  # not NaN
         body += _EXTREMES.pack(extremes[0], point.minimum, extremes[1], point.maximum)
     return body + NO_RECORDED_VALUE if point.stale else body
-
-
-def _zigzag(value: int) -> int:
-    return value << 1 if value >= 0 else ~(value << 1)

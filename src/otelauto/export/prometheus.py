@@ -20,6 +20,7 @@ from typing import Any
 from otelauto.errors import ConfigError, OtelautoError
 from otelauto.export.exporter import Status
 from otelauto.export.exposition import Family, Format, RedExposition, encoded, render_family
+from otelauto.export.exposition_proto import family_message, red_messages
 from otelauto.export.own_traffic import End, OwnTraffic
 from otelauto.export.red import Red
 from otelauto.export.web_config import WebConfig
@@ -40,8 +41,11 @@ GZIP_WINDOW = 16 + zlib.MAX_WBITS  # 16: with a gzip header
 GZIP_MEMORY = 5  # zlib's memLevel; its tables fit the CPU's cache, for 1 % more bytes than 8
 
 
-def negotiate(accept: str | None) -> Format:
-    """The format for an ``Accept`` header: the highest q wins, text 0.0.4 when nothing fits."""
+def negotiate(accept: str | None, protobuf: bool = False) -> Format:
+    """The format for an ``Accept`` header: the highest q wins, text 0.0.4 when nothing fits.
+
+    ``protobuf``: that format is among those that can be had.
+    """
     best, best_q = Format.TEXT, 0.0
     for media_range in (accept or "").split(","):
         media, *parameters = (part.strip().lower() for part in media_range.split(";"))
@@ -50,6 +54,8 @@ def negotiate(accept: str | None) -> Format:
         version = given.get("version", "").strip('"')
         if media == "application/openmetrics-text" and version in {"", "1.0.0"}:
             found = Format.OPENMETRICS
+        elif protobuf and media == "application/vnd.google.protobuf" and _is_delimited(given):
+            found = Format.PROTOBUF
         elif media in {"text/plain", "text/*", "*/*"} and version in {"", "0.0.4"}:
             found = Format.TEXT
         else:
@@ -57,6 +63,11 @@ def negotiate(accept: str | None) -> Format:
         if q > best_q:
             best, best_q = found, q
     return best
+
+
+def _is_delimited(given: Mapping[str, str]) -> bool:
+    family, encoding = given.get("proto", "").strip('"'), given.get("encoding", "").strip('"')
+    return family == "io.prometheus.client.metricfamily" and encoding == "delimited"
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:
@@ -87,7 +98,17 @@ def metrics_page(
     """
     exposition = RedExposition(wall_ns)
 
+    def messages() -> Iterator[bytes]:
+        if red is not None:
+            yield from red_messages(red.collect(), wall_ns)
+        for give in families:
+            for family in give():
+                yield family_message(family)
+
     def render(fmt: Format) -> Iterator[bytes]:
+        if fmt is Format.PROTOBUF:
+            yield from messages()
+            return
         if red is not None:
             yield from exposition.render(red.collect(), fmt)
         for give in families:
@@ -103,7 +124,7 @@ class Prometheus:
     """Serves ``pages`` (path to page) at ``host``:``port``; port 0 is any free one.
 
     ``setting`` is the name of the port's setting, for the message when it cannot be had. ``web``
-    says who is served and how.
+    says who is served and how. ``protobuf``: scrapers that prefer that format get it.
     """
 
     name: str = "prometheus"  # a second server gets another
@@ -116,8 +137,10 @@ class Prometheus:
         own_traffic: OwnTraffic | None = None,
         setting: str = "prometheus_export.port",
         web: WebConfig | None = None,
+        protobuf: bool = False,
     ) -> None:
         self._web = web or WebConfig()
+        self._protobuf = protobuf
         self._host = host
         self._port = port
         self._pages = {f"/{path.lstrip('/')}": page for path, page in pages.items()}
@@ -133,6 +156,7 @@ class Prometheus:
             OtelautoError: the address cannot be listened on.
         """
         self._server = self._listen()
+        self._server.protobuf = self._protobuf
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             args=(None,),  # no timer: closing wakes it
@@ -226,6 +250,7 @@ class _Server(socketserver.ThreadingTCPServer):
     ) -> None:
         self.address_family = family
         self.web = web
+        self.protobuf = False
         self.pages = pages
         self.own_traffic = own_traffic
         self.scrape_slots = threading.BoundedSemaphore(MAX_SCRAPES)
@@ -324,7 +349,7 @@ class _Handler(BaseHTTPRequestHandler):
             paths = " ".join(self.server.pages)
             self._plain(HTTPStatus.NOT_FOUND, f"there is nothing here; try {paths}\n")
         elif not with_body:
-            self._page_head(negotiate(self.headers.get("Accept")), gzip=self._gzip())
+            self._page_head(self._format(), gzip=self._gzip())
         elif not self.server.scrape_slots.acquire(blocking=False):
             self._plain(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once\n")
         else:
@@ -332,6 +357,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._page(page)
             finally:
                 self.server.scrape_slots.release()
+
+    def _format(self) -> Format:
+        return negotiate(self.headers.get("Accept"), self.server.protobuf)
 
     def _gzip(self) -> bool:
         return accepts_gzip(self.headers.get("Accept-Encoding"))
@@ -353,7 +381,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.request_version not in {"HTTP/0.9", "HTTP/1.0"}
 
     def _page(self, page: Page) -> None:
-        fmt = negotiate(self.headers.get("Accept"))
+        fmt = self._format()
         gzip = self._gzip()
         body = _chunks(page(fmt), gzip)
         try:
