@@ -20,6 +20,7 @@ from otelauto.counters import Counters, Meaning
 from otelauto.discover.environment import check_environment
 from otelauto.discover.names import Naming
 from otelauto.discover.procfs import ProcFs
+from otelauto.discover.sdk import ENDPOINTS
 from otelauto.discover.select import COLLECTORS, Selector
 from otelauto.discover.watch import Changes, Discovery, Target
 from otelauto.errors import KernelError, OtelautoError
@@ -42,6 +43,7 @@ EVENTS_BUDGET_S: Final = 0.05  # of a turn
 BUSY_COUNT_S: Final = 1.0
 IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
 WARN_INTERVAL_S: Final = 60.0
+DOUBTED_MAX: Final = 1000
 
 RECORDS_PRODUCED: Final = Meaning(
     "kernel_records_produced", "Records that the kernel half produced, delivered or dropped."
@@ -157,6 +159,8 @@ class Watcher:
         )
         self.services = Services()
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
+        self._existing_sdk = config.existing_sdk
+        self._doubted: set[str] = set()
         self._events: deque[abi.ProcessEvent] = deque()
         self._gone: list[int] = []
         self._renamed: list[Target] = []
@@ -321,7 +325,22 @@ class Watcher:
                 ",".join(map(str, target.ports)) or "-",
                 f" sdk={target.identity.sdk!r}" if target.identity.sdk else "",
             )
+            self._doubt_sdk(target)
         return True
+
+    def _doubt_sdk(self, target: Target) -> None:
+        """Say once of each service that its spans are left to an SDK on weak evidence."""
+        name, variable = target.service_name, target.identity.sdk
+        if self._existing_sdk == "ignore" or variable not in ENDPOINTS or name in self._doubted:
+            return
+        if len(self._doubted) < DOUBTED_MAX:
+            self._doubted.add(name)
+            log.warning(
+                "service=%s is taken to have an OpenTelemetry SDK of its own, because of %s in its"
+                " environment; if it has none, set existing_sdk: ignore",
+                name,
+                variable,
+            )
 
     def refused(self) -> int:
         """How many targets there was no room for."""

@@ -190,6 +190,27 @@ def test_modes(tmp_path: Path, python: Live, mode: str) -> None:
     assert ours == (everything if mode == "ignore" else {})
 
 
+def test_a_variable_alone_is_believed_with_a_warning(tmp_path: Path) -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "ACCESS_LOG": str(tmp_path / "access.log"),
+    }
+    script, port = SERVERS / "python" / "http_server.py", free_port()
+    words = [sys.executable, script, str(port)]
+    with Receiver() as receiver, Process(words, tmp_path / "server.err", env=environ) as process:
+        process.wait_for(lambda: accepts(port), "it listens")
+        one = Live(port, receiver, process)
+        with watching(one, tmp_path, "") as otelauto:
+            one.ask("items", REQUESTS)
+            wait_until(lambda: counted(one) == REQUESTS, "all are measured", 60)
+            assert "if it has none, set existing_sdk: ignore" in otelauto.process.stderr()
+        assert receiver.spans() == []
+        with watching(one, tmp_path, "ignore") as otelauto:
+            one.ask("items", REQUESTS)
+            one.wait_for((OURS, "server", "items"), REQUESTS)
+            assert "existing_sdk" not in otelauto.process.stderr()
+
+
 def test_found_by_its_traffic(tmp_path: Path) -> None:
     """Until its first export nothing tells; from then on the server spans are the SDK's alone."""
     with live("node", tmp_path) as one, watching(one, tmp_path, "complement"):

@@ -65,7 +65,8 @@ _GO_EXPORTERS: Final = (
     b"go.opentelemetry.io/otel/exporters/otlp/otlptrace",
     b"go.opentelemetry.io/contrib/exporters/autoexport",
 )
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+# Weaker evidence than the others: they may have been set for another program.
+ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 def evidence(procfs: ProcFs, tgid: int, language: str) -> str:
@@ -111,7 +112,7 @@ def _jar(procfs: ProcFs, tgid: int) -> str:
 
 def _endpoint(procfs: ProcFs, tgid: int, environ: Mapping[str, str], language: str) -> str:
     """The variable that says where to send. Of native programs, only Go's tell of their modules."""
-    named = next((name for name in _ENDPOINTS if environ.get(name, "").strip()), "")
+    named = next((name for name in ENDPOINTS if environ.get(name, "").strip()), "")
     if not named or language in {"", "rust"}:
         return ""
     if language == "go":
