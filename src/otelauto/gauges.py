@@ -31,7 +31,6 @@ OWN: Final[dict[str, tuple[Kind, str, str]]] = {
     "ring_fill_ratio": (Kind.GAUGE, "Share of the data ring that waits.", "ratio"),
     "kernel_memory_bytes": (Kind.GAUGE, "Kernel memory of all BPF maps.", "bytes"),
     "metric_series": (Kind.GAUGE, "RED series that are held.", ""),
-    "exporter_queued_spans": (Kind.GAUGE, "Spans that wait for an exporter.", ""),
     "probe_attached": (Kind.GAUGE, "1 where a probe is attached to its hook, else 0.", ""),
     "program_runs": (
         Kind.COUNTER, "Runs of a BPF program, while the kernel counts them.", "",
@@ -95,11 +94,6 @@ def _of_publisher(app: App) -> dict[str, list[Sample]]:
         "services_with_sdk": [({}, with_sdk)],
         "connections": [({}, app.flows.connections().open)],
         "metric_series": [({}, app.publisher.red.size())],
-        "exporter_queued_spans": [
-            ({"exporter": name}, int(state["queued"] or 0))
-            for name, state in app.publisher.status().items()
-            if "queued" in state
-        ],
         "overhead_step": [({}, app.governor.step)],
     }
 
