@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from otelauto import doctor as support
 from otelauto.capabilities import forbid_core_dumps, give_up_others
@@ -22,8 +22,8 @@ from otelauto.config import Config
 from otelauto.control import Control, ask
 from otelauto.counters import Counters, Meaning
 from otelauto.errors import KernelError, OtelautoError
-from otelauto.export.exposition import Family, Kind
 from otelauto.flows.flows import Flows
+from otelauto.gauges import Gauges
 from otelauto.governor import SPAN_SHARES, Governor, Meter, Step
 from otelauto.instrument import Watcher
 from otelauto.kernel.ring import Take
@@ -43,18 +43,9 @@ log = logging.getLogger("otelauto")
 DEFECTS: Final = Meaning(
     "defects", "Records given up because of a defect of otelauto; the log has the first."
 )
-GAUGES: Final = {
-    "targets": "Processes that are watched.",
-    "ring_fill_ratio": "Share of the data ring that waits.",
-    "kernel_memory_bytes": "Kernel memory of all BPF maps.",
-    "metric_series": "RED series that are held.",
-    "overhead_step": "What max_overhead has made it give up: 0 nothing, 1 long heads, 2 nine of ten"
-    " traces, 3 all spans, 4 everything, for a while.",
-}
 FIRST_HIGH_PORT: Final = 1024
 CLOCK_INTERVAL_S: Final = 1.0
 EXPIRE_INTERVAL_S: Final = 5.0
-KERNEL_MEMORY_INTERVAL_S: Final = 30.0  # it hardly moves, and asking for it takes a file a map
 
 
 class Stop:
@@ -82,11 +73,12 @@ class App:
         self.counters = Counters()
         self.started = time.monotonic()
         self.clock = WallClock()
+        self.gauges = Gauges()
         self.watcher = Watcher(
             config, self.counters, on_gone=self._on_gone, on_target=self._on_target
         )
         self.publisher = Publisher(
-            config, self.counters, self.watcher.service_of, self.clock, [self._families]
+            config, self.counters, self.watcher.service_of, self.clock, [self.gauges.families]
         )
         self.flows = make_flows(config, self.counters, self.publisher)
         self._take: Take = self._feed
@@ -103,9 +95,7 @@ class App:
             self.counters,
             self._give_up,
         )
-        self._next_clock = self._next_expiry = self._next_kernel_memory = 0.0
-        self._kernel_memory = 0
-        self._gauges: dict[str, float] = {}
+        self._next_clock = self._next_expiry = 0.0
         self._told: set[tuple[str, str]] = set()
         self._unread_before: set[tuple[str, str]] = set()
 
@@ -176,7 +166,7 @@ class App:
             for service in self.watcher.services.expire():
                 self.publisher.forget(service)
             self.publisher.expire()
-            self._gauge(now)
+            self.gauges.take(self, now)
             self._tell_unread()
 
     def _tell_unread(self) -> None:
@@ -199,25 +189,6 @@ class App:
     def _target_count(self) -> int:
         return len(self.watcher.targets())
 
-    def _families(self) -> Iterator[Family]:
-        """Gauges of the Prometheus page. Read by the scraping thread, which sees copies only."""
-        for name, value in self._gauges.items():
-            yield Family(f"otelauto_{name}", Kind.GAUGE, GAUGES[name], _sample(value))
-
-    def _gauge(self, now: float) -> None:
-        capture = self.watcher.capture
-        if now >= self._next_kernel_memory:
-            self._next_kernel_memory = now + KERNEL_MEMORY_INTERVAL_S
-            self._kernel_memory = capture.kernel_memory()
-        values = (
-            self._target_count(),
-            capture.ring_fill,
-            self._kernel_memory,
-            self.publisher.red.size(),
-            self.governor.step,
-        )
-        self._gauges = dict(zip(GAUGES, values, strict=True))
-
     def close(self) -> None:
         """Stop capturing, deliver what is left, flush the exporters, unload. Each step is tried."""
         with ExitStack() as steps:  # the last one first
@@ -227,10 +198,6 @@ class App:
             steps.callback(self.flows.close)
             steps.callback(self.watcher.finish, self._take)
             steps.callback(self.meter.close)
-
-
-def _sample(value: float) -> Callable[[], list[Any]]:
-    return lambda: [({}, value)]
 
 
 def make_flows(config: Config, counters: Counters, publisher: Publisher) -> Flows:
@@ -307,6 +274,7 @@ def _note(tgid: int, service: Service) -> Note:
         "tgid": tgid,
         "service": [service.name, service.namespace, service.instance_id],
         "attributes": service.attributes,
+        "sdk": service.sdk,
     }
 
 
@@ -320,7 +288,8 @@ def replay(config: Config, path: Path) -> int:
         name, namespace, instance_id = map(str, note["service"])
         key = (name, namespace, instance_id)
         if key not in made:
-            made[key] = Service(name, namespace, instance_id, note["attributes"])
+            sdk = str(note.get("sdk", ""))  # older recordings do not say
+            made[key] = Service(name, namespace, instance_id, note["attributes"], sdk)
         services[int(note["tgid"])] = made[key]
 
     reader = Reader(path, on_note)

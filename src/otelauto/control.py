@@ -136,11 +136,16 @@ def ask(path: Path) -> Report:
                 f"no otelauto answers on {path}",
                 "start one, or name its socket with the setting control_socket",
             ) from error
+    return read_answer(b"".join(parts), path)
+
+
+def read_answer(data: bytes, path: Path) -> Report:
+    """The report that ``data`` is, from the socket ``path``. Raises as :func:`ask` does."""
     try:
-        answer: Report = json.loads(b"".join(parts))
+        answer: Report = json.loads(data)
         if not isinstance(answer, dict):
             raise TypeError("not an object")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise OtelautoError(f"the otelauto on {path} did not answer", "try again") from error
     if "error" in answer:
         raise OtelautoError(

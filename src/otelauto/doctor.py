@@ -143,6 +143,8 @@ def show(report: dict[str, Any]) -> None:
         )
         for line in target_tls_lines(target["tls"]):
             _say(line)
+        if target["sdk"]:
+            _say(f"    has an OpenTelemetry SDK: {target['sdk']}; see the setting existing_sdk")
     if not report["targets"]:
         _say("  none: nothing matches the selection")
     _show_traffic(report)

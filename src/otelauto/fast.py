@@ -4,26 +4,57 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from otelauto.config import Config
+from otelauto.counters import Meaning
 from otelauto.export.otlp_encode import KIND, STATUS, key_values
 from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.protobuf import integer, text
-from otelauto.export.red import Red
+from otelauto.export.red import SERIES_OVERFLOWED, Red
 from otelauto.flows.vocabulary import Address, Side
 from otelauto.hot.cells import Hits, Series
 from otelauto.hot.lane import Lane
 from otelauto.hot.rows import Row
-from otelauto.hot.spans import Names, Template, Writer
+from otelauto.hot.spans import Names, Policy, Template, Writer
 from otelauto.protocols.http1_describe import address_attributes
+from otelauto.spans.conditions import RESOURCE
+from otelauto.spans.existing_sdk import BY_SDK
+from otelauto.spans.filter import BY_FILTER, NOT_MEASURED
 from otelauto.spans.naming import SPAN_ATTRIBUTES
-from otelauto.spans.routes import Routes
-from otelauto.spans.span import Service, Span
+from otelauto.spans.routes import ROUTES_OVERFLOWED, Routes
+from otelauto.spans.shape import named
+from otelauto.spans.span import Fate, Service, Span
+from otelauto.stages import Stages
 
 ServiceOf = Callable[[int], Service | None]
 
-ROUTE_LIMIT = "route"  # by which the lane counts overflows of routes; else of series
+SPANS_NOT_EXPORTED = Meaning(
+    "spans_not_exported",
+    "Spans that are not exported because of the settings: sampler (sampling), filter"
+    " (filter.traces), sdk (existing_sdk: the service's own SDK makes them).",
+    "reason",
+)
+# What the lane counts exchanges as, and what that means.
+COUNTED: Mapping[str, tuple[Meaning, str]] = {
+    "route": (ROUTES_OVERFLOWED, ""),
+    "service": (SERIES_OVERFLOWED, "service"),
+    "total": (SERIES_OVERFLOWED, "total"),
+    **{f"unmeasured_{why}": (NOT_MEASURED, why) for why in (BY_FILTER, BY_SDK)},
+    **{
+        f"unexported_{fate.value}": (SPANS_NOT_EXPORTED, fate.value)
+        for fate in (Fate.FILTERED, Fate.LEFT_TO_SDK)
+    },
+}
+# What all exchanges of a row agree on.
+OF_A_ROW = (
+    "error.type",
+    "http.request.method",
+    "http.response.status_code",
+    "http.route",
+    "network.protocol.version",
+    "url.scheme",
+)
 PATH, URL = "url.path", "url.full"
 USER_AGENT = "user_agent.original"
 SIZES = ("http.request.body.size", "http.response.body.size")
@@ -33,11 +64,21 @@ PEER = ("network.peer.address", "network.peer.port", "client.address", "client.p
 def suits(config: Config) -> bool:
     """Whether nothing is asked for that only the general path gives.
 
-    Printed lines are made of :class:`Span`; paths and peers as labels have no rows.
+    Printed lines are made of :class:`Span`; paths and peers as labels have no rows, nor have
+    decisions by what differs within a row.
     """
     metrics = (config.otel_metrics_export, config.prometheus_export)
+    entries = (
+        *(rule.entry for rule in config.sampling.rules),
+        *config.filter.traces,
+        *config.filter.metrics,
+    )
+    asked = {name for entry in entries for name, _, _ in entry.conditions}
+    names = {side: SPAN_ATTRIBUTES[side] if config.naming == "2023" else {} for side in Side}
+    known = {names[side].get(name, name) for name in OF_A_ROW for side in Side}
     return (
-        config.trace_printer == "disabled"
+        asked | named(config.metrics.include) <= known | RESOURCE.keys()
+        and config.trace_printer == "disabled"
         and not config.noop
         and not any(part.report_target or part.report_peer for part in metrics)
     )
@@ -53,6 +94,7 @@ class Desk:
         routes: Routes,
         own_traffic: OwnTraffic,
         red: Red,
+        stages: Stages,
     ) -> None:
         traces = config.otel_traces_export.endpoint is not None
         measures = config.prometheus_export.port or config.otel_metrics_export.endpoint
@@ -61,7 +103,12 @@ class Desk:
         self._own_traffic = own_traffic
         self._red = red if measures else None
         self._renamed = config.naming == "2023"
+        self._sampling = stages.sampling
+        self._existing_sdk = stages.existing_sdk
         self.writer = Writer(os.urandom) if traces else None
+        if self.writer is not None:
+            self.writer.keep_slow_ns = stages.sampling.keep_slow_ns
+            self.writer.exemplars = config.metrics.exemplars == "trace_based"
         self._names = {side: self._encoded_names(side) for side in Side}
         self.lane = Lane(
             self,
@@ -94,7 +141,10 @@ class Desk:
 
     def admit(self, side: Side, tgid: int, local: Address, peer: Address) -> bytes | None:
         """The peer's attributes as fields of a span; ``None`` if nothing is to be published."""
-        if self._own_traffic.owns(local, peer) or self._service_of(tgid) is None:
+        service = self._service_of(tgid)
+        if self._own_traffic.owns(local, peer) or service is None:
+            return None
+        if self._existing_sdk.needs_each(service, side):
             return None
         if self.writer is None:
             return b""
@@ -110,21 +160,25 @@ class Desk:
             self.lane.learn(row)
 
     def _row(self, span: Span) -> Row | None:
-        """``None`` if the span measures what the lane does not know of."""
-        if span.incomplete is not None:
+        """``None`` if exchanges like this one are not for the lane."""
+        if span.incomplete is not None or self._existing_sdk.needs_each(span.service, span.side):
             return None
         measured = (None, *(self._name(span.side, name) for name in SIZES))
         cells: dict[str | None, Series] = {}
-        limits = []
+        counted = [f"unmeasured_{span.unmeasured}"] if span.unmeasured else []
         for instrument, series, limit in self._red.cells(span) if self._red is not None else ():
             if instrument.measures not in measured or instrument.measures in cells:
                 return None
             cells[instrument.measures] = series
             if limit:
-                limits.append(limit)
-        template = self._template(span) if self.writer is not None else None
+                counted.append(limit)
+        template = None
+        if self.writer is not None and span.fate in (Fate.FILTERED, Fate.LEFT_TO_SDK):
+            counted.append(f"unexported_{span.fate.value}")
+        elif self.writer is not None:
+            template = self._template(span)
         duration, request_size, response_size = map(cells.get, measured)
-        return Row(duration, request_size, response_size, template, tuple(limits) or None)
+        return Row(duration, request_size, response_size, template, tuple(counted) or None)
 
     def _template(self, span: Span) -> Template:
         side = span.side
@@ -132,9 +186,12 @@ class Desk:
         constant = {k: v for k, v in span.attributes.items() if k not in variable}
         front = text(5, span.name) + integer(6, KIND[side])
         back = key_values(9, constant) + (STATUS if span.error else b"")
+        always = self._sampling.keep_errors and span.error
+        policy = Policy(*self._sampling.policy(span), always)
         url_name = self._name(side, URL)
         url = span.attributes.get(url_name)
         if url is None:
-            return Template(self._names[side], front, back, None, None)
+            return Template(self._names[side], front, back, None, None, policy)
         before = str(url).removesuffix(str(span.attributes[self._name(side, PATH)]))
-        return Template(self._names[side], front, back, text(1, url_name), before.encode())
+        names = self._names[side]
+        return Template(names, front, back, text(1, url_name), before.encode(), policy)

@@ -20,6 +20,7 @@ from otelauto.counters import Counters, Meaning
 from otelauto.discover.environment import check_environment
 from otelauto.discover.names import Naming
 from otelauto.discover.procfs import ProcFs
+from otelauto.discover.sdk import ENDPOINTS
 from otelauto.discover.select import COLLECTORS, Selector
 from otelauto.discover.watch import Changes, Discovery, Target
 from otelauto.errors import KernelError, OtelautoError
@@ -44,6 +45,7 @@ BUSY_COUNT_S: Final = 1.0
 IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
 WARN_INTERVAL_S: Final = 60.0
 LIBRARIES_WAIT_S: Final = 5.0  # at start, for probes in what is mapped already
+DOUBTED_MAX: Final = 1000
 
 RECORDS_PRODUCED: Final = Meaning(
     "kernel_records_produced", "Records that the kernel half produced, delivered or dropped."
@@ -175,6 +177,8 @@ class Watcher:
         self.plaintext = Plaintext(self.capture.libraries, why, counters, go=go)
         self.services = Services()
         self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
+        self._existing_sdk = config.existing_sdk
+        self._doubted: set[str] = set()
         self._events: deque[abi.ProcessEvent] = deque()
         self._gone: list[int] = []
         self._renamed: list[Target] = []
@@ -349,17 +353,37 @@ class Watcher:
             self._name_when_drained(target)
             self.plaintext.look(tgid, target.identity.language)
             log.info(
-                "instrumenting service=%s pid=%d reason=%s ports=%s",
+                "instrumenting service=%s pid=%d reason=%s ports=%s%s",
                 target.service_name,
                 target.tgid,
                 target.reason,
                 ",".join(map(str, target.ports)) or "-",
+                f" sdk={target.identity.sdk!r}" if target.identity.sdk else "",
             )
+            self._doubt_sdk(target)
         return True
 
     def targets(self) -> list[Target]:
         """What is watched now; what matches and is refused for now is not."""
         return [t for t in self.discovery.targets().values() if t.tgid not in self._refused]
+
+    def _doubt_sdk(self, target: Target) -> None:
+        """Say once of each service that its spans are left to an SDK on weak evidence."""
+        name, variable = target.service_name, target.identity.sdk
+        if self._existing_sdk == "ignore" or variable not in ENDPOINTS or name in self._doubted:
+            return
+        if len(self._doubted) < DOUBTED_MAX:
+            self._doubted.add(name)
+            log.warning(
+                "service=%s is taken to have an OpenTelemetry SDK of its own, because of %s in its"
+                " environment; if it has none, set existing_sdk: ignore",
+                name,
+                variable,
+            )
+
+    def refused(self) -> int:
+        """How many targets there was no room for."""
+        return sum(target is not None for target in self._refused.values())
 
     def _retry_refused(self) -> None:
         """Others may have ended since: watch as many of the refused as there is room for."""

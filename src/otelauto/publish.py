@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,20 +29,20 @@ from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.printer import LineFormat, Printer
 from otelauto.export.prometheus import Page, Prometheus, metrics_page
 from otelauto.export.proxy import proxy_for
-from otelauto.export.red import SERIES_OVERFLOWED, Red
+from otelauto.export.red import Red
 from otelauto.export.spool import DiskSpool, Found, Lost, MemorySpool, Spool
 from otelauto.export.tls import Tls
 from otelauto.export.transport import Compression, Transport
-from otelauto.fast import ROUTE_LIMIT, Desk, suits
+from otelauto.export.web_config import WebConfig
+from otelauto.fast import COUNTED, SPANS_NOT_EXPORTED, Desk, suits
 from otelauto.flows.vocabulary import Address, Exchange, Side
 from otelauto.hot.lane import Lane
-from otelauto.spans.chain import Stage, to_span
+from otelauto.spans.chain import to_span
 from otelauto.spans.clock import WallClock
-from otelauto.spans.naming import Naming2023
-from otelauto.spans.parent import Ids
-from otelauto.spans.routes import ROUTES_OVERFLOWED, Routes, Unmatched
-from otelauto.spans.select import Select
-from otelauto.spans.span import Service, Span
+from otelauto.spans.routes import Routes, Unmatched
+from otelauto.spans.sampling import BUDGET_ALL
+from otelauto.spans.span import Fate, Service, Span
+from otelauto.stages import stages
 
 log = logging.getLogger("otelauto")
 
@@ -55,7 +56,7 @@ SPANS_SAMPLED_OUT: Final = Meaning(
     "spans_sampled_out",
     "Spans measured but not exported, because otelauto cost more than max_overhead allows.",
 )
-TRACE_RANDOM: Final = 1 << 56  # the random part of a trace id: its last 7 bytes (W3C, level 2)
+EXPONENTIAL: Final = "base2_exponential_bucket_histogram"
 CLOSE_SECONDS: Final = 5.0
 CLOSE_GRACE_SECONDS: Final = 1.0  # for exporters to count what they gave up at the deadline
 INTERNAL_PORT: Final = "internal_metrics.prometheus.port"
@@ -90,7 +91,6 @@ class Publisher:
         self._noop = config.noop
         self._config = config
         self._processed = 0
-        self._sample_below = TRACE_RANDOM
         self._batch: list[Span] = []
         self._routes = Routes(
             counters,
@@ -99,7 +99,7 @@ class Publisher:
             config.limits.routes_per_service,
             on_change=self.changed,
         )
-        self._stages = self._chain(config)
+        self._stages = stages(config, counters, self._routes, self._found_sdk)
         self._clock = clock
         limits = config.limits
         self.red = Red(
@@ -107,6 +107,9 @@ class Publisher:
             max_series=limits.series,
             max_series_per_service=limits.series_per_service,
             ttl_s=limits.series_ttl,
+            exponential=config.prometheus_export.native_histograms
+            or config.otel_metrics_export.histograms == EXPONENTIAL,
+            exemplars=_exemplars(config),
         )
         self._span_exporters: list[SpanExporter] = []
         self._traces: OtlpTraces | None = None
@@ -125,25 +128,10 @@ class Publisher:
         self._measures = bool(collected)
         self._desk: Desk | None = None
         if suits(config):
-            self._desk = Desk(config, service_of, self._routes, self._own_traffic, self.red)
+            self._desk = Desk(
+                config, service_of, self._routes, self._own_traffic, self.red, self._stages
+            )
             self._set_wall_offset(self._desk)
-
-    def _chain(self, config: Config) -> list[Stage]:
-        """The span stages, in order."""
-        as_2023 = config.naming == "2023"
-        metrics = (config.otel_metrics_export, config.prometheus_export)
-        stages: list[Stage] = [
-            Ids(),
-            self._routes,
-            Select(
-                report_target=any(part.report_target for part in metrics),
-                report_peer=any(part.report_peer for part in metrics),
-                as_2023=as_2023,
-            ),
-        ]
-        if as_2023:
-            stages.append(Naming2023())
-        return stages
 
     # ---- exporters ----
 
@@ -184,6 +172,8 @@ class Publisher:
                     self._counters,
                     version=__version__,
                     interval_s=config.otel_metrics_export.interval,
+                    delta=config.otel_metrics_export.temporality != "cumulative",
+                    exponential=config.otel_metrics_export.histograms == EXPONENTIAL,
                 )
             )
 
@@ -244,12 +234,20 @@ class Publisher:
         if main.port:
             setting = "prometheus_export.port"
             shared = pages.pop((main.port, INTERNAL_PORT), {})
-            pages[main.port, setting] = {**shared, main.path: metrics_page(self.red, own)}
+            pages[main.port, setting] = {
+                **shared,
+                main.path: metrics_page(self.red, own, self._clock.wall_ns),
+            }
         for (port, setting), by_path in pages.items():
-            server = Prometheus(main.host, port, by_path, self._own_traffic, setting)
-            if setting == INTERNAL_PORT:
-                server.name = "prometheus_internal"
-            self._exporters.append(server)
+            for number, host in enumerate(main.host):
+                web = WebConfig(main.web_config_file)
+                native = main.native_histograms
+                server = Prometheus(host, port, by_path, self._own_traffic, setting, web, native)
+                if setting == INTERNAL_PORT:
+                    server.name = "prometheus_internal"
+                if number:
+                    server.name += f"_{number + 1}"
+                self._exporters.append(server)
 
     def _waiting(self) -> Iterator[Family]:
         """Gauges of what waits to be sent. Read by the scraping thread."""
@@ -306,7 +304,7 @@ class Publisher:
         if service is None:
             self._counters.add(UNKNOWN_PROCESS)
             return
-        span = to_span(exchange, service, self._stages)
+        span = to_span(exchange, service, self._stages.every)
         self._batch.append(span)
         if self._desk is not None and self._desk.lane.wants_row:
             self._desk.learn(span)
@@ -321,24 +319,26 @@ class Publisher:
         self._processed += len(batch)
         if self._measures:
             self.red.add(batch)
-        kept = self._sampled(batch)
-        for exporter in self._span_exporters:
-            exporter.offer(kept)
+        if self._span_exporters:
+            kept = self._kept(batch)
+            for exporter in self._span_exporters:
+                exporter.offer(kept)
         if self._noop:
             log.info("processed %d requests", self.processed)
 
     def _flush_lane(self, desk: Desk) -> None:
-        for limit, count in desk.lane.take_overflows().items():
-            if limit == ROUTE_LIMIT:
-                self._counters.add(ROUTES_OVERFLOWED, count)
-            else:
-                self._counters.add(SERIES_OVERFLOWED, count, limit)
+        for what, count in desk.lane.take_counts().items():
+            meaning, label = COUNTED[what]
+            self._counters.add(meaning, count, label)
         encoded = [EncodedSpans(*taken) for taken in desk.lane.take_spans()]
         if encoded and self._traces is not None:
             self._traces.offer(encoded)
-        if desk.writer is not None and desk.writer.sampled_out:
-            self._counters.add(SPANS_SAMPLED_OUT, desk.writer.sampled_out)
-            desk.writer.sampled_out = 0
+        writer = desk.writer
+        if writer is not None and (writer.sampled_out or writer.unsampled):
+            self._count_fates(
+                {Fate.OVER_BUDGET: writer.sampled_out, Fate.UNSAMPLED: writer.unsampled}
+            )
+            writer.sampled_out = writer.unsampled = 0
         self._set_wall_offset(desk)
 
     def _set_wall_offset(self, desk: Desk) -> None:
@@ -357,17 +357,23 @@ class Publisher:
 
     def keep_spans(self, share: float) -> None:
         """Export this share of the traces, 0 to 1: all spans of a trace or none, on every host."""
-        self._sample_below = round(share * TRACE_RANDOM)
+        self._stages.sampling.budget = round(share * BUDGET_ALL)
         if self._desk is not None and self._desk.writer is not None:
-            self._desk.writer.sample_below = self._sample_below
+            self._desk.writer.sample_below = self._stages.sampling.budget
 
-    def _sampled(self, batch: list[Span]) -> list[Span]:
-        below = self._sample_below
-        if below == TRACE_RANDOM or not self._span_exporters:
-            return batch
-        kept = [span for span in batch if int.from_bytes(span.trace_id[-7:]) < below]
-        self._counters.add(SPANS_SAMPLED_OUT, len(batch) - len(kept))
+    def _kept(self, batch: list[Span]) -> list[Span]:
+        """The spans that are to be exported; the others are counted."""
+        kept = [span for span in batch if span.fate is Fate.EXPORTED]
+        if len(kept) < len(batch):
+            self._count_fates(Counter(span.fate for span in batch))
         return kept
+
+    def _count_fates(self, fates: Mapping[Fate, int]) -> None:
+        for fate, count in fates.items():
+            if count and fate is Fate.OVER_BUDGET:
+                self._counters.add(SPANS_SAMPLED_OUT, count)
+            elif count and fate is not Fate.EXPORTED:
+                self._counters.add(SPANS_NOT_EXPORTED, count, fate.value)
 
     # ---- the fast lane ----
 
@@ -392,10 +398,23 @@ class Publisher:
             return True
         return any(not (isinstance(e, Printer) and e.broken) for e in self._exporters)
 
+    def _found_sdk(self, service: Service) -> None:
+        log.info(
+            "service=%s has an OpenTelemetry SDK, its traffic tells; existing_sdk=%s",
+            service.name,
+            self._config.existing_sdk,
+        )
+        self.changed()
+
+    def sdk_of(self, service: Service | None) -> str:
+        """What tells of the service's own OpenTelemetry SDK; empty: nothing."""
+        return self._stages.existing_sdk.evidence(service) if service is not None else ""
+
     def forget(self, service: Service) -> None:
         """The service's last process is gone."""
         self.red.forget(service)
         self._routes.forget(service)
+        self._stages.existing_sdk.forget(service)
 
     def expire(self) -> None:
         """Let go of what is past its time. Call every few seconds: nobody may be collecting."""
@@ -413,6 +432,12 @@ def _spool(config: Config) -> Callable[[Lost, Found], Spool] | None:
             return lambda lost, _: MemorySpool(part.spool_memory, lost)
         case _:
             return None
+
+
+def _exemplars(config: Config) -> bool:
+    """Only spans that are exported are worth naming."""
+    exported = config.otel_traces_export.endpoint or config.trace_printer != "disabled"
+    return bool(exported) and config.metrics.exemplars == "trace_based"
 
 
 def _close(exporter: Exporter, deadline_s: float) -> None:

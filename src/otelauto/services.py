@@ -65,8 +65,9 @@ class Services:
             host=self._host,
             language=identity.language or None,
             extra=identity.attributes,
+            sdk=identity.sdk,
         )
         found = self._services.get(key)
-        if found is None or found.attributes != made.attributes:
+        if found is None or (found.attributes, found.sdk) != (made.attributes, made.sdk):
             found = self._services[key] = made
         return found

@@ -39,6 +39,7 @@ def live_report(app: App) -> dict[str, Any]:
                 "reason": target.reason,
                 "ports": list(target.ports),
                 "tls": watcher.plaintext.report(target.tgid),
+                "sdk": app.publisher.sdk_of(watcher.services.of(target.tgid)),
             }
             for target in watcher.targets()
         ],

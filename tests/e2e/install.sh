@@ -19,12 +19,14 @@ need npm npm
 need nginx nginx-light
 need java default-jre-headless
 need javac default-jdk-headless
+need mvn maven
 need cargo cargo
 need wrk wrk
 need curl curl
 need openssl openssl
 need wget wget
 need ip iproute2
+need prometheus prometheus
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
 
 install_missing() {
@@ -72,6 +74,20 @@ fi
 if stale "$built/hyper-server" servers/rust; then
 	(cd servers/rust && CARGO_TARGET_DIR="$built/cargo" cargo build --quiet --release --locked)
 	cp "$built/cargo/release/hyper-server" "$built/hyper-server"
+fi
+if stale "$built/sdk/App.class" servers/sdk/App.java; then
+	javac -d "$built/sdk" servers/sdk/App.java
+fi
+agent=2.20.1
+if [ ! -e "$built/sdk/opentelemetry-javaagent-$agent.jar" ]; then
+	mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy \
+		-Dartifact="io.opentelemetry.javaagent:opentelemetry-javaagent:$agent" \
+		-DoutputDirectory="$built/sdk"
+fi
+ln -sf "opentelemetry-javaagent-$agent.jar" "$built/sdk/opentelemetry-javaagent.jar"
+if stale servers/sdk/node_modules/.package-lock.json servers/sdk/package-lock.json; then
+	(cd servers/sdk && npm ci --no-audit --no-fund --loglevel=error)
+	touch servers/sdk/node_modules/.package-lock.json
 fi
 if stale servers/node/node_modules/.package-lock.json servers/node/package-lock.json; then
 	(cd servers/node && npm ci --no-audit --no-fund --loglevel=error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import outside, river
+from tests.fuzz import outside, river, serving
 from tests.wire.transcripts import TRANSCRIPTS
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Reader, Wire
 
@@ -131,6 +131,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "redaction": redaction,
     **outside.TARGETS,
     **river.TARGETS,
+    **serving.TARGETS,
 }
 
 
@@ -140,6 +141,8 @@ def seeds(target: str) -> list[bytes]:
         return outside.seeds(target)
     if target in river.TARGETS:
         return river.seeds(target)
+    if target in serving.TARGETS:
+        return serving.seeds(target)
     if target == "redaction":
         return [text for transcript in TRANSCRIPTS for _, text in transcript.turns]
     if target == "records":

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "3000"))
 
 
-# A whole configuration or process directory takes milliseconds to read.
-SLOW = {"agent_configuration", "configuration", "proc", "variables"}
+# A whole configuration or process directory takes milliseconds to read, a connection to answer.
+SLOW = {"agent_configuration", "configuration", "proc", "request", "variables", "web_configuration"}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -15,6 +15,7 @@ from otelauto.config import Purpose, load
 from otelauto.counters import Counters
 from otelauto.export.encoded import Item
 from otelauto.export.otlp_encode import SpanEncoder
+from otelauto.export.points import point_of
 from otelauto.flows.flows import Flows
 from otelauto.flows.vocabulary import Verdict
 from otelauto.protocols import protocols
@@ -27,7 +28,11 @@ WALL_OFFSET_NS = 1_700_000_000_000_000_000
 TRACES = {"--otlp-endpoint": "http://127.0.0.1:1"}
 METRICS = {"--prometheus-port": "9"}
 Step = bytes | int  # a record, or a tick at that time
-SERVICES = {77: Service("shop", "", "1"), 78: Service("till", "", "2", {"host.name": "h"})}
+Services = Mapping[int, Service]
+SERVICES: Services = {
+    77: Service("shop", "", "1"),
+    78: Service("till", "", "2", {"host.name": "h"}),
+}
 
 
 @dataclass
@@ -44,12 +49,18 @@ class Result:
 class Agent:
     """Flows and publisher, wired as the application does it, with the spans kept."""
 
-    def __init__(self, settings: Mapping[str, str], lane: bool, yaml: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        lane: bool,
+        yaml: Mapping[str, str],
+        services: Services = SERVICES,
+    ) -> None:
         environ = dict(yaml)
         config = load(None, environ, {"--open-port": "80", **settings}, Purpose.RUN).config
         self.clock = WallClock(boot=lambda: 0, wall=lambda: WALL_OFFSET_NS)
         self.counters = Counters()
-        self.publisher = Publisher(config, self.counters, SERVICES.get, self.clock)
+        self.publisher = Publisher(config, self.counters, services.get, self.clock)
         self.publisher.red._now_ns = lambda: BEGIN_NS
         self.items: list[Item] = []
         if self.publisher._traces is not None:
@@ -101,13 +112,13 @@ class Agent:
 
     def _series(self) -> Iterable[tuple[str, tuple[object, ...]]]:
         for one in self.publisher.red.collect():
-            for instrument, points in one.points:
-                for point in points:
+            for instrument, every in one.series:
+                for point in map(point_of, every):
                     labels = sorted(point.series.attributes.items())
                     yield (
                         f"{one.service.name} {instrument.name} {labels}",
                         (point.count, round(point.sum, 9), point.minimum, point.maximum,
-                         point.buckets),
+                         point.buckets, point.exponential, [one[:3] for one in point.exemplars]),
                     )  # fmt: skip
 
 
@@ -116,8 +127,9 @@ def run(
     lane: bool,
     settings: Mapping[str, str] = TRACES,
     yaml: Mapping[str, str] | None = None,
+    services: Services = SERVICES,
 ) -> Result:
-    agent = Agent(settings, lane, yaml or {})
+    agent = Agent(settings, lane, yaml or {}, services)
     for step in steps:
         if isinstance(step, bytes):
             agent.flows.feed(step)
@@ -150,9 +162,10 @@ def compare(
     steps: Sequence[Step],
     settings: Mapping[str, str] = TRACES,
     yaml: Mapping[str, str] | None = None,
+    services: Services = SERVICES,
 ) -> Result:
     """Both ways; raises AssertionError unless they give the same."""
-    fast, general = (run(steps, lane, settings, yaml) for lane in (True, False))
+    fast, general = (run(steps, lane, settings, yaml, services) for lane in (True, False))
     found = differences(fast, general)
     assert not found, "\n".join(found[:8])
     assert general.in_lane == 0

@@ -26,6 +26,9 @@ from otelauto.cli import parse
 from otelauto.config import Purpose, load
 from otelauto.errors import ConfigError
 from otelauto.export.exporter import Reason
+from otelauto.export.exposition import Kind
+from otelauto.export.own_metrics import process_families
+from otelauto.gauges import OWN
 from otelauto.instrument import KERNEL_COUNTERS
 from otelauto.protocols.http1_describe import INSTRUMENTS
 from otelauto.spans.naming import INSTRUMENTS as NAMES_OF_2023
@@ -96,6 +99,18 @@ def test_an_undocumented_counter_is_found() -> None:
     assert meanings(source) == ["beans_lost", "{prefix}_sent"]
     page = "| counter | meaning |\n|---|---|\n| `otelauto_beans_found_total` | `no` |\n"
     assert documented(page) == {"otelauto_beans_found_total"}
+
+
+def test_every_metric_of_its_own_is_documented() -> None:
+    """By name, kind, unit and help."""
+    page = (ROOT / "docs" / "prometheus.md").read_text().splitlines()
+    own = [(f"otelauto_{name}", *about) for name, about in OWN.items()]
+    own += [(each.name, each.kind, each.help, each.unit) for each in process_families("1")]
+    for family, kind, help_text, unit in own:
+        sample = f"{family}_total" if kind is Kind.COUNTER else family
+        assert f"| `{sample}` | {kind} | {unit} | {help_text} |" in page
+    rows = [line for line in page if line.startswith("| `otelauto_")]
+    assert len(rows) == len(own)
 
 
 def test_every_metric_is_documented() -> None:
@@ -191,7 +206,8 @@ def test_documented_settings_are_valid(tmp_path: Path) -> None:
     for number, block in enumerate(blocks):
         file = tmp_path / f"{number}.yml"
         file.write_text(block)
-        load(file, {"OTLP_TOKEN": "secret"}, {}, Purpose.RUN)
+        whole = "ebpf:" in block  # else a part that goes with others
+        load(file, {"OTLP_TOKEN": "secret"}, {}, Purpose.RUN if whole else Purpose.SHOW)
 
 
 def test_an_invalid_setting_is_found(tmp_path: Path) -> None:

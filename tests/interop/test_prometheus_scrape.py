@@ -9,16 +9,19 @@ import socket
 import subprocess
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import bcrypt
 import pytest
+from tests.certificates import self_signed
 
 from otelauto.counters import Counters, Meaning
-from otelauto.export.exposition import Format
+from otelauto.export.exposition import Family, Format
 from otelauto.export.own_metrics import counter_families, process_families
 from otelauto.export.prometheus import Page, Prometheus, metrics_page
 from otelauto.export.red import Red
+from otelauto.export.web_config import WebConfig
 from otelauto.flows.vocabulary import Instrument, Side
 from otelauto.spans.span import Service, Span
 
@@ -33,22 +36,27 @@ INSTRUMENTS = (
 ODD = 'a"b\\c\nd\u00fc'
 
 
-def filled_page() -> Page:
-    red, counters = Red(Counters()), Counters()
+def own_families() -> list[Callable[[], Iterable[Family]]]:
+    counters = Counters()
     counters.add(Meaning("records_lost", "Records.", "reason"), 5, "ring_full")
+    return [lambda: counter_families(counters), lambda: process_families("1.0")]
+
+
+def filled_page() -> Page:
+    red = Red(Counters(), exemplars=True, exponential=True)
     for service in (Service("shop", "eu", "7", {"host.name": "web"}), Service("cart", "", "")):
         for n in range(1, 101):
             red.add(
                 [
                     Span(
-                        service, "GET", Side.SERVER, b"t" * 16, b"s" * 8, b"", 1, 0,
+                        service, "GET", Side.SERVER, n.to_bytes(16), n.to_bytes(8), b"", 1, 0,
                         n * 10_000_000, {ROUTE: f"/{ODD}/{n % 2}", "size": n}, False, None,
                         INSTRUMENTS,
                     )
                 ]
             )  # fmt: skip
-    own = [lambda: counter_families(counters), lambda: process_families("1.0")]
-    return metrics_page(red, own)
+    started = time.time_ns()  # exemplars may not be old
+    return metrics_page(red, own_families(), lambda boot_ns: started + boot_ns)
 
 
 def free_port() -> int:
@@ -57,10 +65,22 @@ def free_port() -> int:
 
 
 class RealPrometheus:
-    def __init__(self, directory: Path, targets: dict[str, str]) -> None:
+    """Scrapes ``targets`` (job to host and port); ``settings`` are of single jobs."""
+
+    def __init__(
+        self,
+        directory: Path,
+        targets: dict[str, str],
+        settings: Mapping[str, Mapping[str, object]] | None = None,
+        features: str = "exemplar-storage",
+    ) -> None:
         self.port = free_port()
         jobs = [
-            {"job_name": job, "static_configs": [{"targets": [target]}]}
+            {
+                "job_name": job,
+                "static_configs": [{"targets": [target]}],
+                **(settings or {}).get(job, {}),
+            }
             for job, target in targets.items()
         ]
         config = {"global": {"scrape_interval": "200ms"}, "scrape_configs": jobs}
@@ -71,6 +91,7 @@ class RealPrometheus:
                 "prometheus", f"--config.file={directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 f"--web.listen-address=127.0.0.1:{self.port}",
+                f"--enable-feature={features}",
             ],
             stdout=self.log, stderr=self.log,
         )  # fmt: skip
@@ -184,8 +205,100 @@ def test_prometheus_knows_the_types(scraping: RealPrometheus) -> None:
     assert found["otelauto_records_lost_total"][0]["type"] == "counter"
 
 
-def test_promtool_finds_nothing_wrong() -> None:
-    text = b"".join(filled_page()(Format.TEXT)).decode()
+def test_prometheus_keeps_exemplars(scraping: RealPrometheus) -> None:
+    name = "http_server_request_duration_seconds"
+    scraping.wait_for("up", {"openmetrics": 1.0, "text": 1.0})
+    now = time.time()
+    asked = {"query": f"{name}_bucket", "start": now - 3600, "end": now + 3600}
+    data = scraping.get(f"/api/v1/query_exemplars?{urllib.parse.urlencode(asked)}")
+    assert isinstance(data, list)
+    assert {series["seriesLabels"]["job"] for series in data} == {"openmetrics"}
+    found = {
+        (exemplar["labels"]["trace_id"], exemplar["labels"]["span_id"], float(exemplar["value"]))
+        for series in data
+        if series["seriesLabels"]["service_name"] == "shop"
+        for exemplar in series["exemplars"]
+    }
+    # Of each route the last span in each bucket: at 0.01, 0.02 (0.025), 0.05 ... 1 s.
+    numbers = {1, 2, 5, 4, 7, 6, 9, 10, 25, 24, 49, 50, 75, 74, 99, 100}
+    assert found == {(f"{n:032x}", f"{n:016x}", n / 100) for n in numbers}
+
+
+def test_prometheus_scrapes_what_is_secured(tmp_path: Path) -> None:
+    own, friend = (self_signed(tmp_path, name) for name in ("own", "friend"))
+    hashed = bcrypt.hashpw(b"pass", bcrypt.gensalt(4)).decode()
+    file = tmp_path / "web.yml"
+    tls = {
+        "cert_file": own[0], "key_file": own[1], "client_ca_file": friend[0],
+        "client_auth_type": "RequireAndVerifyClientCert",
+    }  # fmt: skip
+    file.write_text(json.dumps({"tls_server_config": tls, "basic_auth_users": {"p": hashed}}))
+    server = Prometheus("127.0.0.1", 0, {"/own/metrics": filled_page()}, web=WebConfig(str(file)))
+    server.start()
+    user = {"username": "p", "password": "pass"}
+    client = {
+        "ca_file": own[0], "cert_file": friend[0], "key_file": friend[1],
+        "server_name": "localhost",
+    }  # fmt: skip
+    where: dict[str, object] = {"scheme": "https", "metrics_path": "/own/metrics"}
+    settings = {
+        "right": {**where, "tls_config": client, "basic_auth": user},
+        "no_password": {**where, "tls_config": client},
+        "no_certificate": {
+            **where,
+            "tls_config": {"ca_file": own[0], "server_name": "localhost"},
+            "basic_auth": user,
+        },
+    }
+    prometheus = RealPrometheus(
+        tmp_path, dict.fromkeys(settings, f"127.0.0.1:{server.address[1]}"), settings
+    )
+    try:
+        prometheus.wait_for("up", {"right": 1.0, "no_password": 0.0, "no_certificate": 0.0})
+        name = "http_server_request_duration_seconds"
+        assert prometheus.query(f"sum by (job) ({name}_count)") == {"right": 200.0}
+    finally:
+        prometheus.stop()
+        server.close(5)
+
+
+def test_prometheus_reads_native_histograms(tmp_path: Path) -> None:
+    server = Prometheus("127.0.0.1", 0, {"/metrics": filled_page()}, protobuf=True)
+    server.start()
+    target = {"native": f"127.0.0.1:{server.address[1]}"}
+    prometheus = RealPrometheus(tmp_path, target, features="native-histograms,exemplar-storage")
+    name = "http_server_request_duration_seconds"
+    try:
+        prometheus.wait_for("up", {"native": 1.0})
+        prometheus.wait_for(f"sum by (job) (histogram_count({name}))", {"native": 200.0})
+        total = prometheus.query(f'sum by (job) (histogram_sum({name}{{service_name="shop"}}))')
+        assert total == pytest.approx({"native": 50.5})
+        for share in (0.1, 0.5, 0.9, 0.99):
+            found = prometheus.query(f"histogram_quantile({share}, sum by (job) ({name}))")
+            # 0.01 to 1.00 s: 160 buckets are of scale 4, each 4.4 % wide; values are 0.01 apart.
+            assert found["native"] == pytest.approx(share, rel=0.045, abs=0.01)
+        sizes = "http_server_request_body_size_bytes"
+        assert prometheus.query(f"sum by (job) (histogram_count({sizes}))") == {"native": 200.0}
+        info = 'target_info{service_name="shop",host_name="web",service_instance_id="7"}'
+        assert prometheus.query(info) == {"native": 1.0}
+        lost = prometheus.query('otelauto_records_lost_total{reason="ring_full"}')
+        assert lost == {"native": 5.0}
+        metadata = prometheus.get("/api/v1/metadata")
+        assert isinstance(metadata, dict)
+        assert metadata[name][0]["type"] == "histogram"
+    finally:
+        prometheus.stop()
+        server.close(5)
+
+
+@pytest.mark.parametrize("kind", ["all", "own", "red"])
+def test_promtool_finds_nothing_wrong(kind: str) -> None:
+    pages = {
+        "all": filled_page(),
+        "own": metrics_page(None, own_families()),
+        "red": metrics_page(Red(Counters()), own_families()),
+    }
+    text = b"".join(pages[kind](Format.TEXT)).decode()
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )

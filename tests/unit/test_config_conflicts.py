@@ -341,7 +341,7 @@ def test_conflict_scheme_before_insecure(configure, endpoint, insecure, url):
         ("otel_traces_export: {endpoint: 'https://h', insecure: true}", {}, "has no effect"),
         ("profile_port: 6060", {}, '"profile_port" has no effect'),
         ("", {"OTELAUTO_NAMIMG": "2023"}, "Did you mean OTELAUTO_NAMING?"),
-        ("", {"OTEL_TRACES_SAMPLER": "always_off"}, "this variable is not read"),
+        ("", {"OTEL_TRACES_SAMPLE": "1"}, "this variable is not read"),
         (
             "otel_traces_export: {endpoint: 'https://u:passw0rd@h'}",
             {},

@@ -10,6 +10,7 @@ import yaml
 
 from otelauto.config import Config, Endpoint, Headers, Ports, Purpose, load
 from otelauto.config.docs import render
+from otelauto.config.rule_kinds import Entry, SamplingRule
 from otelauto.config.setting import declarations
 from otelauto.config.show import as_yaml, inline, shown, value_of
 
@@ -25,6 +26,19 @@ SIZES = ("64KiB", "10MB", "1GiB"), (65536, 10_000_000, 1 << 30)
 TRUTH = ("true", "false", "true"), (True, False, True)
 NAMES = ("one", "two", "three"), ("one", "two", "three")
 LEVELS = ("DEBUG", "warn", "ERROR"), ("DEBUG", "WARN", "ERROR")
+
+ENTRIES = (
+    ("a=b", "c!=d* e<5,f=g", "h>=1.5"),
+    (
+        (Entry((("a", "=", "b"),)),),
+        (Entry((("c", "!=", "d*"), ("e", "<", "5"))), Entry((("f", "=", "g"),))),
+        (Entry((("h", ">=", "1.5"),)),),
+    ),
+)
+SELECTIONS = (
+    ("a=b c", "d*=*,e=f", "g=h"),
+    ((("a", ("b", "c")),), (("d*", ("*",)), ("e", ("f",))), (("g", ("h",)),)),
+)
 
 # By key: three texts (for file, environment, flag), and their values. A setting that is missing
 # here fails the tests below, so a new setting cannot go untested.
@@ -66,7 +80,37 @@ SAMPLES = {
     "routes.patterns": (("/a/:b", "/c,/d/{e}", "/f"), (("/a/:b",), ("/c", "/d/{e}"), ("/f",))),
     "routes.unmatched": (("unset", "path", "wildcard"), ("unset", "path", "wildcard")),
     "prometheus_export.port": INTEGERS,
-    "prometheus_export.host": NAMES,
+    "prometheus_export.host": (("one", "two,three", "::1"), (("one",), ("two", "three"), ("::1",))),
+    "prometheus_export.native_histograms": TRUTH,
+    "prometheus_export.web_config_file": (FILE_PATHS, FILE_PATHS),
+    "existing_sdk": (("ignore", "METRICS", "skip"), ("ignore", "metrics", "skip")),
+    "sampling.sampler": (
+        ("always_on", "Always_Off", "parentbased_traceidratio"),
+        ("always_on", "always_off", "parentbased_traceidratio"),
+    ),
+    "sampling.ratio": (("0.5", "0", ".25"), (0.5, 0.0, 0.25)),
+    "sampling.keep_errors": TRUTH,
+    "sampling.keep_slow": DURATIONS,
+    "sampling.rules": (
+        ("always_on if a=b", "traceidratio 0.5 if a!=b* c>=4", "always_off if a<1"),
+        (
+            (SamplingRule("always_on", 1.0, Entry((("a", "=", "b"),))),),
+            (SamplingRule("traceidratio", 0.5, Entry((("a", "!=", "b*"), ("c", ">=", "4")))),),
+            (SamplingRule("always_off", 1.0, Entry((("a", "<", "1"),))),),
+        ),
+    ),
+    "filter.traces": ENTRIES,
+    "filter.metrics": ENTRIES,
+    "metrics.include": SELECTIONS,
+    "metrics.exclude": SELECTIONS,
+    "metrics.buckets": (
+        ("a=1 2", "b=0.5,c*=1", "d=0 1e3"),
+        ((("a", (1.0, 2.0)),), (("b", (0.5,)), ("c*", (1.0,))), (("d", (0.0, 1000.0)),)),
+    ),
+    "metrics.exemplars": (
+        ("always_off", "trace_based", "always_off"),
+        ("always_off", "trace_based", "always_off"),
+    ),
     "prometheus_export.path": (("/a", "/b", "/c"), ("/a", "/b", "/c")),
     "prometheus_export.service_name": NAMES,
     "prometheus_export.service_namespace": NAMES,
@@ -83,6 +127,22 @@ SAMPLES = {
     "max_overhead.agent": INTEGERS,
     "max_overhead.programs": INTEGERS,
     "otel_metrics_export.interval": DURATIONS,
+    "otel_metrics_export.temporality": (
+        ("delta", "LowMemory", "cumulative"),
+        ("delta", "lowmemory", "cumulative"),
+    ),
+    "otel_metrics_export.histograms": (
+        (
+            "base2_exponential_bucket_histogram",
+            "explicit_bucket_histogram",
+            "BASE2_EXPONENTIAL_BUCKET_HISTOGRAM",
+        ),
+        (
+            "base2_exponential_bucket_histogram",
+            "explicit_bucket_histogram",
+            "base2_exponential_bucket_histogram",
+        ),
+    ),
     "otel_metrics_export.report_target": TRUTH,
     "otel_metrics_export.report_peer": TRUTH,
     "otel_traces_export.max_export_batch_size": INTEGERS,

@@ -164,7 +164,7 @@ def test_label_values_may_hold_anything() -> None:
     red = Red(Counters())
     red.add([span(value, 0.5) for value in values])
     shown = ("100%", "%d %s %b", "a\0b", "", "é\U0001f600", r"q\"\\", "half ? pair")
-    for fmt in Format:
+    for fmt in (Format.TEXT, Format.OPENMETRICS):
         lines = b"".join(metrics_page(red)(fmt)).decode().splitlines()
         counts = [line for line in lines if "_count{" in line]
         assert [line.split(",")[0].partition("{")[2] for line in counts] == [
@@ -217,6 +217,26 @@ def test_own_metrics() -> None:
 )  # fmt: skip
 def test_negotiation(accept: str | None, expected: Format) -> None:
     assert negotiate(accept) is expected
+
+
+PROTOBUF = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (f"{PROTOBUF},application/openmetrics-text;version=1.0.0;q=0.8,*/*;q=0.1", Format.PROTOBUF),
+        (f"{PROTOBUF};q=0.5,application/openmetrics-text;version=1.0.0;q=0.8", Format.OPENMETRICS),
+        (PROTOBUF.replace("delimited", "text"), Format.TEXT),
+        ("application/vnd.google.protobuf", Format.TEXT),
+        ("*/*", Format.TEXT),
+    ],
+)
+def test_protobuf_is_negotiated_where_it_can_be_had(accept: str, expected: Format) -> None:
+    assert negotiate(accept, protobuf=True) is expected
+    assert negotiate(accept) is not Format.PROTOBUF
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ T = TypeVar("T")
 _MS = kinds.MILLISECONDS
 _INTERVAL = kinds.milliseconds(above_zero=True)
 _SIZE = kinds.size(65536, example="256MiB")
+_TEMPORALITY = kinds.choice("cumulative", "delta", "lowmemory")
+_HISTOGRAMS = kinds.choice("explicit_bucket_histogram", "base2_exponential_bucket_histogram")
 _COUNT = kinds.integer(1, example=4096)
 
 
@@ -192,6 +194,29 @@ class MetricsExport(OtlpExport):
         "How often metrics are sent. `OTEL_METRIC_EXPORT_INTERVAL` is milliseconds.",
         env=("METRICS_INTERVAL", Variable("OTEL_METRIC_EXPORT_INTERVAL", _INTERVAL, lenient=True)),
     )
+    temporality: str = setting(
+        "cumulative",
+        _TEMPORALITY,
+        "Totals since the start of each series, or since the last export that arrived "
+        "(`lowmemory`: the same as `delta` for histograms).",
+        env=(
+            Variable(
+                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", _TEMPORALITY, lenient=True
+            ),
+        ),
+    )
+    histograms: str = setting(
+        "explicit_bucket_histogram",
+        _HISTOGRAMS,
+        "Histograms with the buckets of `metrics.buckets`, or with exponential ones (160 at most).",
+        env=(
+            Variable(
+                "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+                _HISTOGRAMS,
+                lenient=True,
+            ),
+        ),
+    )
     report_target: bool = _report_target()
     report_peer: bool = _report_peer()
 
@@ -278,13 +303,26 @@ class PrometheusExport:
         ),
         flags=("--prometheus-port",),
     )
-    host: str = setting(
-        "127.0.0.1",
-        kinds.STRING,
-        "Address that the page listens on; `0.0.0.0` or `::` for all.",
+    host: tuple[str, ...] = setting(
+        ("127.0.0.1",),
+        kinds.HOSTS,
+        "Addresses that the page listens on; `0.0.0.0` or `::` for all.",
         env=("OTELAUTO_PROMETHEUS_EXPORT_HOST", "OTEL_EXPORTER_PROMETHEUS_HOST"),
     )
     path: str = setting("/metrics", kinds.URL_PATH, "Path of the page.", env=("PROMETHEUS_PATH",))
+    web_config_file: str = setting(
+        "",
+        kinds.FILE_PATH,
+        "YAML file as Prometheus's exporter-toolkit takes it: TLS, client certificates, basic "
+        "authentication. Read again when it changes.",
+        default_note="none",
+    )
+    native_histograms: bool = setting(
+        False,
+        kinds.BOOLEAN,
+        "Serve the protobuf format with native histograms (up to 160 buckets beside the classic "
+        "ones) to scrapers that prefer it.",
+    )
     service_name: str = _service_name("PROMETHEUS_SERVICE_NAME")
     service_namespace: str = _service_namespace()
     report_target: bool = _report_target()

@@ -193,6 +193,13 @@ def _read_line(text: str) -> str:
     return text
 
 
+def _read_hosts(items: Sequence[str]) -> tuple[str, ...]:
+    hosts = tuple(dict.fromkeys(_read_line(item).strip() for item in items))
+    if not hosts or not all(hosts):
+        raise ValueError
+    return hosts
+
+
 def _read_url_path(text: str) -> str:
     if not re.fullmatch(r"/[!-~]*", text) or "?" in text or "#" in text:
         raise ValueError
@@ -295,6 +302,14 @@ def words(*known: str) -> Kind[tuple[str, ...]]:
 
 BOOLEAN: Kind[bool] = Kind("boolean", "true or false", "true", read_boolean)
 STRING: Kind[str] = Kind("string", "one line of text", "my-service", _read_line)
+HOSTS: Kind[tuple[str, ...]] = Kind(
+    "hosts",
+    "one or more host names or addresses",
+    "127.0.0.1,::1",
+    lambda text: _read_hosts(split_list(text)),
+    _read_hosts,
+    show=",".join,
+)
 EXECUTABLE: Kind[str] = Kind(
     "path suffix or pattern",
     "the end of an executable's path, or a shell pattern with * ? [",

@@ -165,6 +165,26 @@ def _files_exist(context: _Context) -> None:
                 context.findings.problem(where, sentence, "Give the path of a PEM file.")
 
 
+def _web_file_exists(context: _Context) -> None:
+    config = context.config
+    path = config.prometheus_export.web_config_file
+    is_on = config.prometheus_export.port or config.internal_metrics.prometheus.port
+    if is_on and path and not Path(path).is_file():
+        key = "prometheus_export.web_config_file"
+        sentence = f'"{key}" names a file that is not there: {path}.'
+        remedy = "Give the path of a web configuration file."
+        context.findings.problem(context.where(key), sentence, remedy)
+
+
+def _ratio_is_for_ratios(context: _Context) -> None:
+    sampler = context.config.sampling.sampler
+    if context.given("sampling.ratio") and not sampler.endswith("traceidratio"):
+        context.findings.warn(
+            context.where("sampling.ratio"),
+            f'"sampling.ratio" has no effect: the sampler is {sampler}.',
+        )
+
+
 def _key_pairs(context: _Context) -> None:
     for section, export in context.otlp():
         if bool(export.client_certificate) != bool(export.client_key):
@@ -285,6 +305,8 @@ _CONSISTENCY: tuple[Callable[[_Context], None], ...] = (
     _port_before_name,
     _printer_words,
     _files_exist,
+    _web_file_exists,
+    _ratio_is_for_ratios,
     _key_pairs,
     _batch_fits_queue,
     _series_fit,

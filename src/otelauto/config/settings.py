@@ -15,6 +15,7 @@ from otelauto.config import kinds, otlp
 from otelauto.config.exports import MetricsExport, OtlpExport, PrometheusExport, TracesExport
 from otelauto.config.grafana import Grafana
 from otelauto.config.kinds import Ports
+from otelauto.config.selection_settings import Filter, Metrics, Sampling
 from otelauto.config.setting import Variable, section, setting
 
 _LEVEL = kinds.choice("DEBUG", "INFO", "WARN", "ERROR", case=str.upper)
@@ -308,6 +309,17 @@ class Config:
     prometheus_export: PrometheusExport = section(PrometheusExport)
     grafana: Grafana = section(Grafana)
     internal_metrics: InternalMetrics = section(InternalMetrics)
+    existing_sdk: str = setting(
+        "complement",
+        kinds.choice("ignore", "complement", "metrics", "skip"),
+        "What to publish of a service that has an OpenTelemetry SDK of its own: `complement` "
+        "leaves to the SDK the server spans and the client spans that it gave a `traceparent`, "
+        "`metrics` all spans, `skip` everything; with `ignore` there are two of what the SDK sees "
+        "too.",
+    )
+    sampling: Sampling = section(Sampling)
+    filter: Filter = section(Filter)
+    metrics: Metrics = section(Metrics)
     limits: Limits = section(Limits)
     max_overhead: MaxOverhead = section(MaxOverhead)
 

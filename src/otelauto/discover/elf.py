@@ -368,6 +368,7 @@ class Image:
 _GO_SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab", ".go.buildinfo", ".note.go.buildid")
 _RUST_MARK = b"/rustc/"  # the standard library's source path in panic messages
 _RODATA_LIMIT = 8 << 20
+_BUILD_INFO_LIMIT = 1 << 20
 
 
 def is_go(image: Image) -> bool:
@@ -388,3 +389,15 @@ def language(path: str) -> str:
             return "rust" if next(marks, None) is not None else ""
     except ElfError:
         return ""
+
+
+def go_build_info(path: str) -> bytes:
+    """What a Go program says of the modules it was built from; empty for any other file."""
+    try:
+        with Image(path) as image:
+            section = image.section(".go.buildinfo")
+            if section is None:
+                return b""
+            return image.read_file(section.offset, min(section.size, _BUILD_INFO_LIMIT))
+    except ElfError:
+        return b""

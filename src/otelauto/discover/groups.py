@@ -41,6 +41,10 @@ class Groups:
         """The group of a member."""
         return self._of.get(tgid)
 
+    def all(self) -> list[Group]:
+        """Every group that has members."""
+        return list(dict.fromkeys(self._of.values()))
+
     def join(self, process: Process, sockets: Iterable[int]) -> Group:
         """Put a process where what it shares says, merging groups that turn out to be one."""
         keys: set[Key] = set(sockets)

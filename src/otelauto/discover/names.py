@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from otelauto.counters import Counters, Meaning
-from otelauto.discover import elf
+from otelauto.discover import elf, sdk
 from otelauto.discover.procfs import ProcFs
 from otelauto.discover.programs import Program
 
@@ -41,7 +41,8 @@ class Identity:
     """The resource of one service instance.
 
     ``attributes`` are those beside ``service.name``, ``service.namespace`` and
-    ``service.instance.id``. ``namespace`` and ``language`` may be empty.
+    ``service.instance.id``. ``namespace`` and ``language`` may be empty. ``sdk`` is what tells of
+    an OpenTelemetry SDK of the service's own; empty: nothing does.
     """
 
     service_name: str
@@ -49,6 +50,7 @@ class Identity:
     instance_id: str
     language: str
     attributes: Mapping[str, str | int]
+    sdk: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Namer:
         attributes |= own | dict(configured)
         for key in _SERVICE_KEYS:
             attributes.pop(key, None)
+        language = program.language or self._native_language(tgid)
         return Identity(
             service_name=_first(
                 self._naming.service_name,
@@ -111,9 +114,14 @@ class Namer:
                 own.get("service.namespace"),
             ),
             instance_id=_first(own.get("service.instance.id"), f"{self._naming.host}:{tgid}"),
-            language=program.language or self._native_language(tgid),
+            language=language,
             attributes=attributes,
+            sdk=sdk.evidence(self._procfs, tgid, language),
         )
+
+    def sdk(self, tgid: int, language: str) -> str:
+        """What tells of the SDK of a process by now: libraries are loaded as they are needed."""
+        return sdk.evidence(self._procfs, tgid, language)
 
     def _own_attributes(self, tgid: int) -> dict[str, str]:
         """What the target's environment says of its resource."""

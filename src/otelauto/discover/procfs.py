@@ -11,9 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple
 
 from otelauto.counters import Counters, Meaning
@@ -143,9 +145,32 @@ class ProcFs:
 
     def otel_environ(self, tgid: int) -> dict[str, str]:
         """The ``OTEL_*`` variables the program was started with; no other is kept."""
+        return self.chosen_environ(tgid)
+
+    def chosen_environ(self, tgid: int, names: Sequence[str] = ()) -> dict[str, str]:
+        """The ``OTEL_*`` variables, and those of ``names``, the program was started with."""
         data = self._read(f"{tgid}/environ", _FILE_LIMIT) or b""
-        pairs = (part.partition(b"=") for part in data.split(b"\0") if part.startswith(b"OTEL_"))
+        wanted = (b"OTEL_", *(name.encode() + b"=" for name in names))
+        pairs = (part.partition(b"=") for part in data.split(b"\0") if part.startswith(wanted))
         return {_text(key): _text(value) for key, _, value in pairs}
+
+    def mapped_files(self, tgid: int) -> list[str]:
+        """The files that the process has mapped, each once, as far as the first MiB tells."""
+        data = self._read(f"{tgid}/maps", _FILE_LIMIT, optional=True) or b""
+        paths = (line[line.find(b"/") :] for line in data.splitlines() if b"/" in line)
+        return list(dict.fromkeys(_text(path).removesuffix(_DELETED) for path in paths))
+
+    def open_files(self, tgid: int, suffix: str) -> list[str]:
+        """The files that the process holds open and whose names end in ``suffix``."""
+        found = []
+        try:
+            with os.scandir(f"{self.root}/{tgid}/fd") as descriptors:
+                for descriptor in islice(descriptors, _FD_LIMIT):
+                    with suppress(OSError):  # closed meanwhile
+                        found.append(os.readlink(descriptor.path))
+        except OSError as problem:
+            self._failed(problem)
+        return [path for path in found if path.endswith(suffix)]
 
     def netns(self, tgid: int) -> int:
         """The inode of the network namespace; 0 if it may not be read."""

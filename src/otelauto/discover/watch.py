@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from otelauto.counters import Counters
@@ -123,6 +123,7 @@ class Discovery:
             self._table.read_sockets(process, force=deep)
         if deep:
             self._read_foreign_sockets()
+            self._look_for_sdks()
         self._excluded &= self._table.processes.keys()
         changes = self._settle(self._table.processes.keys() | self._watched.keys())
         ended = self._clock()
@@ -244,6 +245,15 @@ class Discovery:
                     found.add(tgid)
                     unvisited.append(tgid)
         return found
+
+    def _look_for_sdks(self) -> None:
+        """Look again at the services that had no SDK when they were named."""
+        for group in self._groups.all():
+            identity = group.identity
+            if identity is not None and not identity.sdk:
+                found = self._namer.sdk(min(group.members), identity.language)
+                if found:
+                    group.identity = replace(identity, sdk=found)
 
     def _holds(self, process: Process, sockets: set[int]) -> bool:
         self._table.read_sockets(process, force=False)

@@ -80,8 +80,8 @@ SPANS_RECOVERED = Meaning(
 METRIC_EXPORTS = Meaning("otlp_metrics_exports", "Exports accepted by the OTLP metrics endpoint.")
 METRIC_EXPORT_FAILURES = Meaning(
     "otlp_metrics_export_failures",
-    "Exports that the OTLP metrics endpoint did not take; totals are cumulative, so the next export"
-    " that succeeds carries their data.",
+    "Exports that the OTLP metrics endpoint did not take; the next export that succeeds carries"
+    " their data.",
     "reason",
 )
 METRIC_POINTS_REJECTED = Meaning(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from otelauto.export.red import Collected, Point
+from otelauto.export.red import Collected
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
 from otelauto.hot.cells import Series
 from otelauto.spans.service import identity_attributes
@@ -25,6 +25,10 @@ class Format(enum.Enum):
 
     TEXT = "text/plain; version=0.0.4; charset=utf-8"
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    PROTOBUF = (
+        "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily;"
+        " encoding=delimited"
+    )
 
 
 _UNITS = {
@@ -40,6 +44,7 @@ _UNITS = {
 _NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9:]+")
 _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]+")
 _ANNOTATION = re.compile(r"\{[^}]*\}")
+NS_PER_S = 1_000_000_000
 LABELS = b"\0"  # where a template's labels go; no name and no number has this byte
 
 
@@ -69,14 +74,19 @@ def label_name(attribute: str) -> str:
 
 
 def labels(attributes: Mapping[str, AttributeValue]) -> str:
-    """``a="x",b="y"``; attributes that share a label name are joined with ``;`` in key order."""
+    """``a="x",b="y"`` of :func:`label_pairs`."""
+    return ",".join(f'{name}="{_escape(text)}"' for name, text in label_pairs(attributes).items())
+
+
+def label_pairs(attributes: Mapping[str, AttributeValue]) -> dict[str, str]:
+    """Labels of attributes; those that share a label name are joined with ``;`` in key order."""
     merged: dict[str, str] = {}
     for key in sorted(attributes):
         value = attributes[key]
         text = str(value).lower() if isinstance(value, bool) else str(value)
         name = label_name(key)
         merged[name] = f"{merged[name]};{text}" if name in merged else text
-    return ",".join(f'{name}="{_escape(text)}"' for name, text in merged.items())
+    return merged
 
 
 def _escape(text: str) -> str:
@@ -146,35 +156,53 @@ class RedExposition:
     """Writes collected RED metrics. Label texts are kept from one scrape to the next.
 
     Scrapes may overlap: each reads the texts of one that is done, and replaces them when it is.
+    ``wall_ns`` makes wall time of the boot-clock time of exemplars.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wall_ns: Callable[[int], int]) -> None:
+        self._wall_ns = wall_ns
         self._labels: dict[Series, bytes] = {}
 
     def render(self, collected: Sequence[Collected], fmt: Format) -> Iterator[bytes]:
         """Pieces of UTF-8: ``target_info``, then each histogram family, a series a piece."""
         if collected:
             yield encoded(self._target_info(collected, fmt))
-        families: dict[str, list[tuple[Instrument, Service, list[Point]]]] = {}
+        families: dict[str, list[tuple[Instrument, Service, list[Series]]]] = {}
         for one in collected:
-            for instrument, points in one.points:
+            for instrument, every in one.series:
                 name, _ = metric_name(instrument.name, instrument.unit)
-                families.setdefault(name, []).append((instrument, one.service, points))
+                families.setdefault(name, []).append((instrument, one.service, every))
         kept: dict[Series, bytes] = {}
         for name in sorted(families):
             members = families[name]
             instrument = members[0][0]
             _, unit = metric_name(instrument.name, instrument.unit)
             yield encoded(header(name, "histogram", instrument.description, unit, fmt))
-            for member, service, points in members:
+            for member, service, every in members:
                 template = _template(name, member, fmt)
                 base = identity_attributes(service)
-                for point in points:
-                    text = self._label_text(point.series, base)
-                    kept[point.series] = text
-                    numbers = (*accumulate(point.buckets), encoded(number(point.sum)), point.count)
-                    yield (template % numbers).replace(LABELS, text)
+                for series in every:
+                    text = kept[series] = self._label_text(series, base)
+                    count, total, _, _, buckets, *_ = series.copied()
+                    numbers = (*accumulate(buckets), encoded(number(total)), count)
+                    written = (template % numbers).replace(LABELS, text)
+                    if fmt is Format.OPENMETRICS:
+                        written = self._with_exemplars(written, series)
+                    yield written
         self._labels = kept
+
+    def _with_exemplars(self, lines: bytes, series: Series) -> bytes:
+        """The lines of a histogram, its buckets first, with what they had last."""
+        exemplars = series.copied_exemplars()
+        if not exemplars:
+            return lines
+        split = lines.split(b"\n")
+        for bucket, value, time_ns, trace_id, span_id in exemplars:
+            split[bucket] += encoded(
+                f' # {{trace_id="{trace_id.hex()}",span_id="{span_id.hex()}"}} {number(value)}'
+                f" {self._wall_ns(time_ns) / NS_PER_S:.3f}"
+            )
+        return b"\n".join(split)
 
     def _label_text(self, series: Series, base: Attributes) -> bytes:
         text = self._labels.get(series)

@@ -12,8 +12,18 @@ import struct
 from collections.abc import Sequence
 
 from otelauto.export.encoded import EncodedSpans, Item
+from otelauto.export.otlp_points import (
+    ATTRIBUTES,
+    EXEMPLARS,
+    EXPONENTIAL_ATTRIBUTES,
+    EXPONENTIAL_EXEMPLARS,
+    encode_exemplars,
+    encode_exponential,
+    encode_point,
+)
+from otelauto.export.points import Exemplar, Point, Told, point_of
 from otelauto.export.protobuf import double, integer, sized, text, varint
-from otelauto.export.red import Collected, Point
+from otelauto.export.red import Collected
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument, Side
 from otelauto.hot.cells import Series
 from otelauto.spans.clock import WallClock
@@ -26,7 +36,7 @@ MAX_CACHED_VALUE = 256  # characters; longer attribute values are not worth keep
 
 KIND = {Side.SERVER: 2, Side.CLIENT: 3}  # trace.v1 SpanKind
 STATUS_ERROR = 2  # trace.v1 Status.StatusCode
-CUMULATIVE = 2  # metrics.v1 AggregationTemporality
+DELTA, CUMULATIVE = 1, 2  # metrics.v1 AggregationTemporality
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -36,8 +46,6 @@ _IDS = struct.Struct("<2s16s2s8s")
 _TIMES = struct.Struct("<BQBQ")
 _FLAGS = struct.Struct("<2sI")
 STATUS = sized(15, integer(3, STATUS_ERROR))
-# HistogramDataPoint: start, time, count = 2, 3, 4 (fixed64), sum = 5, min = 11, max = 12 (double).
-_POINT = struct.Struct("<BQBQBQBdBdBd")
 
 
 def any_value(value: AttributeValue) -> bytes:
@@ -159,24 +167,37 @@ class SpanEncoder:
 
 
 class MetricEncoder:
-    """Encodes collected RED metrics as cumulative histograms. Used by one thread."""
+    """Encodes collected RED metrics as histograms. Used by one thread."""
 
-    def __init__(self, version: str, clock: WallClock) -> None:
+    def __init__(
+        self, version: str, clock: WallClock, *, delta: bool = False, exponential: bool = False
+    ) -> None:
         self._clock = clock
+        self._temporality = integer(2, DELTA if delta else CUMULATIVE)
+        self._exponential = exponential
         self._scope = encode_scope(version)
         self._resources = _Resources()
-        self._series: dict[Series, bytes] = {}
+        # Encoded attributes, and the start in wall time, which must not move with the clock.
+        self._series: dict[Series, tuple[bytes, int]] = {}
+        self._exemplars_from = 0
+        self.exemplars_to = 0  # boot-clock time of the latest exemplar in the last message
 
-    def encode(self, collected: Sequence[Collected], now_ns: int) -> bytes:
-        """An ExportMetricsServiceRequest; ``now_ns`` is the boot-clock time of the collection."""
+    def encode(
+        self, collected: Sequence[Collected | Told], now_ns: int, exemplars_from: int = 0
+    ) -> bytes:
+        """An ExportMetricsServiceRequest; ``now_ns`` is the boot-clock time of the collection.
+
+        It has the exemplars that are later than ``exemplars_from`` (boot-clock time).
+        """
         now = self._clock.wall_ns(now_ns)
-        kept: dict[Series, bytes] = {}
+        self._exemplars_from = self.exemplars_to = exemplars_from
+        kept: dict[Series, tuple[bytes, int]] = {}
         resources = []
         for one in collected:
             metrics = [
-                sized(2, self._metric(instrument, points, now, kept))
-                for instrument, points in one.points
-                if points
+                sized(2, self._metric(instrument, series, now, kept))
+                for instrument, series in one.series
+                if series
             ]
             if metrics:
                 scope_metrics = sized(2, b"".join((self._scope, *metrics)))
@@ -185,29 +206,43 @@ class MetricEncoder:
         return b"".join(resources)
 
     def _metric(
-        self, instrument: Instrument, points: list[Point], now: int, kept: dict[Series, bytes]
+        self,
+        instrument: Instrument,
+        every: Sequence[Series | Point],
+        now: int,
+        kept: dict[Series, tuple[bytes, int]],
     ) -> bytes:
-        """metrics.v1 Metric: name = 1, description = 2, unit = 3, histogram = 9."""
+        """metrics.v1 Metric: name = 1, description = 2, unit = 3, then the histogram."""
         bounds = sized(7, struct.pack(f"<{len(instrument.buckets)}d", *instrument.buckets))
-        counts = struct.Struct(f"<{len(instrument.buckets) + 1}Q")
-        encoded = []
-        for point in points:
-            series = point.series
-            attributes = self._series.get(series)
-            if attributes is None:
-                attributes = key_values(9, series.attributes)
-            kept[series] = attributes
-            start = self._clock.wall_ns(series.start_ns)
-            body = _POINT.pack(
-                0x11, start, 0x19, now, 0x21, point.count,
-                0x29, point.sum, 0x59, point.minimum, 0x61, point.maximum,
-            )  # fmt: skip
-            data_point = body + sized(6, counts.pack(*point.buckets)) + bounds + attributes
-            encoded.append(sized(1, data_point))
-        histogram = b"".join(encoded) + integer(2, CUMULATIVE)
+        write, field = encode_point, 9
+        if self._exponential:
+            bounds, write, field = b"", encode_exponential, 10
+        points = []
+        for one in every:
+            point = point_of(one) if isinstance(one, Series) else one
+            attributes, start = kept[point.series] = self._known(point.series)
+            rest = bounds + attributes + self._exemplars(point.exemplars)
+            points.append(write(point, point.since_ns or start, now, rest))
+        histogram = b"".join(points) + self._temporality
         return (
             text(1, instrument.name)
             + text(2, instrument.description)
             + text(3, instrument.unit)
-            + sized(9, histogram)
+            + sized(field, histogram)
         )
+
+    def _known(self, series: Series) -> tuple[bytes, int]:
+        known = self._series.get(series)
+        if known is None:
+            field = EXPONENTIAL_ATTRIBUTES if self._exponential else ATTRIBUTES
+            attributes = key_values(field, series.attributes)
+            known = attributes, self._clock.wall_ns(series.start_ns)
+        return known
+
+    def _exemplars(self, exemplars: Sequence[Exemplar]) -> bytes:
+        news = [each for each in exemplars if each[2] > self._exemplars_from]
+        if not news:
+            return b""
+        self.exemplars_to = max(self.exemplars_to, *(each[2] for each in news))
+        field = EXPONENTIAL_EXEMPLARS if self._exponential else EXEMPLARS
+        return encode_exemplars(field, news, self._clock.wall_ns)

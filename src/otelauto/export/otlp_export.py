@@ -26,6 +26,7 @@ from otelauto.export.outbox import REASONS, Outbox
 from otelauto.export.red import Red
 from otelauto.export.retry import FIRST_PAUSE_S, LIMIT_S, Retry, asked_pause_s
 from otelauto.export.spool import Found, Loss, Lost, Spool
+from otelauto.export.temporality import Cumulative, Delta
 from otelauto.export.transport import REST_AFTER_S, Transport, Verdict
 from otelauto.export.worker import Worker
 from otelauto.spans.clock import WallClock, boot_now_ns
@@ -187,7 +188,8 @@ def _nothing() -> None:
 class OtlpMetrics:
     """Sends all RED metrics to an OTLP metrics endpoint, every ``interval_s``.
 
-    Totals are cumulative: an export that fails is not repeated, the next one carries its data.
+    An export that fails is not repeated, the next one carries its data: totals, or with ``delta``
+    what is new since the last export that arrived.
     """
 
     name = "otlp_metrics"
@@ -202,11 +204,16 @@ class OtlpMetrics:
         *,
         version: str,
         interval_s: float = INTERVAL_S,
+        delta: bool = False,
+        exponential: bool = False,
         now_ns: Callable[[], int] = boot_now_ns,
     ) -> None:
         self._transport = transport
         self._red = red
-        self._encoder = MetricEncoder(version, clock)
+        self._clock = clock
+        self._reader = Delta(counters) if delta else Cumulative()
+        self._exemplars_from = 0  # those until then have arrived
+        self._encoder = MetricEncoder(version, clock, delta=delta, exponential=exponential)
         self._counters = counters
         self._interval_s = interval_s
         self._now_ns = now_ns
@@ -252,7 +259,9 @@ class OtlpMetrics:
                 self._report(f"internal error: {error!r}")
 
     def _export(self) -> None:
-        body = self._encoder.encode(self._red.collect(), self._now_ns())
+        now_ns = self._now_ns()
+        collected = self._reader.read(self._red.collect(), self._clock.wall_ns(now_ns))
+        body = self._encoder.encode(collected, now_ns, self._exemplars_from)
         if not body:
             self._transport.rest()
             return
@@ -266,6 +275,8 @@ class OtlpMetrics:
             self._report(answer.error)
             return
         self._counters.add(METRIC_EXPORTS)
+        self._reader.delivered()
+        self._exemplars_from = self._encoder.exemplars_to
         if self._interval_s >= REST_AFTER_S:
             self._transport.rest()
         if answer.rejected > 0:

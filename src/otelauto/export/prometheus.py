@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 import socketserver
+import ssl
 import sys
 import threading
 import time
@@ -16,11 +17,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from otelauto.errors import OtelautoError
+from otelauto.errors import ConfigError, OtelautoError
 from otelauto.export.exporter import Status
 from otelauto.export.exposition import Family, Format, RedExposition, encoded, render_family
+from otelauto.export.exposition_proto import family_message, red_messages
 from otelauto.export.own_traffic import End, OwnTraffic
 from otelauto.export.red import Red
+from otelauto.export.web_config import WebConfig
 
 LOG = logging.getLogger("otelauto.export.prometheus")
 Page = Callable[[Format], Iterable[bytes]]  # pieces of UTF-8
@@ -29,6 +32,7 @@ MAX_PORT = 65_535
 MAX_CONNECTIONS = 64
 MAX_SCRAPES = 4  # rendered at the same time
 IDLE_TIMEOUT_S = 60.0
+HANDSHAKE_TIMEOUT_S = 10.0
 # Stays in the CPU's cache, and below what malloc gives back to the kernel each time (128 KiB):
 # chunks of 256 KiB take twice as long.
 CHUNK_SIZE = 64 * 1024
@@ -37,8 +41,11 @@ GZIP_WINDOW = 16 + zlib.MAX_WBITS  # 16: with a gzip header
 GZIP_MEMORY = 5  # zlib's memLevel; its tables fit the CPU's cache, for 1 % more bytes than 8
 
 
-def negotiate(accept: str | None) -> Format:
-    """The format for an ``Accept`` header: the highest q wins, text 0.0.4 when nothing fits."""
+def negotiate(accept: str | None, protobuf: bool = False) -> Format:
+    """The format for an ``Accept`` header: the highest q wins, text 0.0.4 when nothing fits.
+
+    ``protobuf``: that format is among those that can be had.
+    """
     best, best_q = Format.TEXT, 0.0
     for media_range in (accept or "").split(","):
         media, *parameters = (part.strip().lower() for part in media_range.split(";"))
@@ -47,6 +54,8 @@ def negotiate(accept: str | None) -> Format:
         version = given.get("version", "").strip('"')
         if media == "application/openmetrics-text" and version in {"", "1.0.0"}:
             found = Format.OPENMETRICS
+        elif protobuf and media == "application/vnd.google.protobuf" and _is_delimited(given):
+            found = Format.PROTOBUF
         elif media in {"text/plain", "text/*", "*/*"} and version in {"", "0.0.4"}:
             found = Format.TEXT
         else:
@@ -54,6 +63,11 @@ def negotiate(accept: str | None) -> Format:
         if q > best_q:
             best, best_q = found, q
     return best
+
+
+def _is_delimited(given: Mapping[str, str]) -> bool:
+    family, encoding = given.get("proto", "").strip('"'), given.get("encoding", "").strip('"')
+    return family == "io.prometheus.client.metricfamily" and encoding == "delimited"
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:
@@ -73,11 +87,28 @@ def _quality(text: str) -> float:
         return 0.0
 
 
-def metrics_page(red: Red | None, families: Sequence[Callable[[], Iterable[Family]]] = ()) -> Page:
-    """A page of RED metrics (unless ``red`` is ``None``), then what ``families`` give."""
-    exposition = RedExposition()
+def metrics_page(
+    red: Red | None,
+    families: Sequence[Callable[[], Iterable[Family]]] = (),
+    wall_ns: Callable[[int], int] = int,
+) -> Page:
+    """A page of RED metrics (unless ``red`` is ``None``), then what ``families`` give.
+
+    ``wall_ns`` makes wall time of boot-clock time.
+    """
+    exposition = RedExposition(wall_ns)
+
+    def messages() -> Iterator[bytes]:
+        if red is not None:
+            yield from red_messages(red.collect(), wall_ns)
+        for give in families:
+            for family in give():
+                yield family_message(family)
 
     def render(fmt: Format) -> Iterator[bytes]:
+        if fmt is Format.PROTOBUF:
+            yield from messages()
+            return
         if red is not None:
             yield from exposition.render(red.collect(), fmt)
         for give in families:
@@ -92,7 +123,8 @@ def metrics_page(red: Red | None, families: Sequence[Callable[[], Iterable[Famil
 class Prometheus:
     """Serves ``pages`` (path to page) at ``host``:``port``; port 0 is any free one.
 
-    ``setting`` is the name of the port's setting, for the message when it cannot be had.
+    ``setting`` is the name of the port's setting, for the message when it cannot be had. ``web``
+    says who is served and how. ``protobuf``: scrapers that prefer that format get it.
     """
 
     name: str = "prometheus"  # a second server gets another
@@ -104,7 +136,11 @@ class Prometheus:
         pages: Mapping[str, Page],
         own_traffic: OwnTraffic | None = None,
         setting: str = "prometheus_export.port",
+        web: WebConfig | None = None,
+        protobuf: bool = False,
     ) -> None:
+        self._web = web or WebConfig()
+        self._protobuf = protobuf
         self._host = host
         self._port = port
         self._pages = {f"/{path.lstrip('/')}": page for path, page in pages.items()}
@@ -120,6 +156,7 @@ class Prometheus:
             OtelautoError: the address cannot be listened on.
         """
         self._server = self._listen()
+        self._server.protobuf = self._protobuf
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             args=(None,),  # no timer: closing wakes it
@@ -141,7 +178,8 @@ class Prometheus:
         """Where the pages are."""
         host, port = self.address
         shown = f"[{host}]" if ":" in host else host
-        return [f"http://{shown}:{port}{path}" for path in self._pages]
+        scheme = "https" if self._web.encrypted else "http"
+        return [f"{scheme}://{shown}:{port}{path}" for path in self._pages]
 
     def close(self, deadline_s: float) -> None:
         """Stop listening; scrapes in progress have until the deadline."""
@@ -171,7 +209,7 @@ class Prometheus:
                 self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             family, _, _, _, address = found[0]
-            return _Server(family, address, self._pages, self._own_traffic)
+            return _Server(family, address, self._pages, self._own_traffic, self._web)
         except (OSError, OverflowError) as error:
             where = f"port {self._port} of {self._host}"
             raise OtelautoError(
@@ -203,9 +241,16 @@ class _Server(socketserver.ThreadingTCPServer):
     block_on_close = False
 
     def __init__(
-        self, family: int, address: Any, pages: Mapping[str, Page], own_traffic: OwnTraffic
+        self,
+        family: int,
+        address: Any,
+        pages: Mapping[str, Page],
+        own_traffic: OwnTraffic,
+        web: WebConfig,
     ) -> None:
         self.address_family = family
+        self.web = web
+        self.protobuf = False
         self.pages = pages
         self.own_traffic = own_traffic
         self.scrape_slots = threading.BoundedSemaphore(MAX_SCRAPES)
@@ -229,11 +274,25 @@ class _Server(socketserver.ThreadingTCPServer):
         finally:
             self._connections.release()
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection, by TLS if that is wanted."""
+        connection = self.web.secure(request, HANDSHAKE_TIMEOUT_S)
+        try:
+            super().finish_request(connection, client_address)
+        finally:
+            if connection is not request:  # which the caller closes
+                connection.close()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A scraper that goes away is its own affair; anything else is a defect."""
         error = sys.exception()
-        if isinstance(error, (ConnectionError, TimeoutError)):
+        if isinstance(error, (ConnectionError, TimeoutError, ssl.SSLError)):
             LOG.debug("scrape by %s failed: %s", client_address, error)
+            return
+        if isinstance(error, ConfigError):
+            if self.last_error != error.message:
+                LOG.error("nobody is served: %s", error)
+            self.last_error = error.message
             return
         self.last_error = f"internal error: {error!r}"
         LOG.error("scrape by %s failed", client_address, exc_info=error)
@@ -275,13 +334,22 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are not worth a log line."""
         LOG.debug(format, *args)
 
+    def end_headers(self) -> None:
+        """The end of a head, after what every response has."""
+        for name, value in self.server.web.headers.items():
+            self.send_header(name, value)
+        super().end_headers()
+
     def _answer(self, with_body: bool) -> None:
+        if not self.server.web.admits(self.headers.get("Authorization")):
+            self._plain(HTTPStatus.UNAUTHORIZED, "user name and password, please\n")
+            return
         page = self.server.pages.get(self.path.partition("?")[0])
         if page is None:
             paths = " ".join(self.server.pages)
             self._plain(HTTPStatus.NOT_FOUND, f"there is nothing here; try {paths}\n")
         elif not with_body:
-            self._page_head(negotiate(self.headers.get("Accept")), gzip=self._gzip())
+            self._page_head(self._format(), gzip=self._gzip())
         elif not self.server.scrape_slots.acquire(blocking=False):
             self._plain(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once\n")
         else:
@@ -289,6 +357,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._page(page)
             finally:
                 self.server.scrape_slots.release()
+
+    def _format(self) -> Format:
+        return negotiate(self.headers.get("Accept"), self.server.protobuf)
 
     def _gzip(self) -> bool:
         return accepts_gzip(self.headers.get("Accept-Encoding"))
@@ -299,14 +370,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Vary", "Accept, Accept-Encoding")
         if gzip:
             self.send_header("Content-Encoding", "gzip")
-        if self.request_version == "HTTP/1.0":
-            self.close_connection = True
-        else:
+        if self._chunked:
             self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.close_connection = True
         self.end_headers()
 
+    @property
+    def _chunked(self) -> bool:
+        return self.request_version not in {"HTTP/0.9", "HTTP/1.0"}
+
     def _page(self, page: Page) -> None:
-        fmt = negotiate(self.headers.get("Accept"))
+        fmt = self._format()
         gzip = self._gzip()
         body = _chunks(page(fmt), gzip)
         try:
@@ -321,11 +396,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(first)
         for chunk in body:
             self._send(chunk)
-        if self.request_version != "HTTP/1.0":
+        if self._chunked:
             self.wfile.write(b"0\r\n\r\n")
 
     def _send(self, chunk: bytes) -> None:
-        if self.request_version == "HTTP/1.0":
+        if not self._chunked:
             self.wfile.write(chunk)
         elif chunk:
             self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
@@ -333,6 +408,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _plain(self, status: HTTPStatus, text: str) -> None:
         body = text.encode()
         self.send_response(status)
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Basic")
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -27,6 +27,11 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def zigzag(value: int) -> int:
+    """What a signed integer (sint32, sint64) is written as."""
+    return value << 1 if value >= 0 else ~(value << 1)
+
+
 def key(field: int, wire_type: int) -> bytes:
     """What a field begins with."""
     return varint(field << 3 | wire_type)

@@ -5,7 +5,7 @@ A series is (service, instrument, attribute values). The number of series is cap
 in all; what has no room goes to the service's overflow series (``otel.metric.overflow`` = true, as
 the OpenTelemetry SDK specification has it), so totals stay exact.
 
-The drain thread adds while exporters collect; one lock, held for one service's copy at a time.
+The drain thread adds while exporters collect; one lock, held for one service's list at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from otelauto.counters import Counters, Meaning
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
 from otelauto.hot.cells import Epoch, Series
 from otelauto.spans.clock import boot_now_ns
-from otelauto.spans.span import Service, Span
+from otelauto.spans.span import Fate, Service, Span
 
 OVERFLOW: Attributes = {"otel.metric.overflow": True}
 DEFAULT_MAX_SERIES = 10_000
@@ -33,31 +33,20 @@ SERIES_OVERFLOWED = Meaning(
     "limit",
 )
 NOT_MEASURABLE = Meaning(
-    "measurements_invalid", "Measurements left out because their value is not a finite number."
+    "measurements_invalid",
+    "Measurements left out because their value is not a finite number of 0 or more.",
 )
 
 Key = tuple[AttributeValue | None, ...]
 Identity = tuple[str, str, str]
 
 
-@dataclass(slots=True)  # not frozen: to make one takes half as long, and thousands are made at once
-class Point:
-    """A series as it was when it was collected. ``buckets`` are not cumulated."""
-
-    series: Series
-    count: int
-    sum: float
-    minimum: float
-    maximum: float
-    buckets: list[int]
-
-
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """All points of one service, by instrument."""
+    """All live series of one service, by instrument. What is in them goes on counting."""
 
     service: Service
-    points: list[tuple[Instrument, list[Point]]]
+    series: list[tuple[Instrument, list[Series]]]
 
 
 class _Table:
@@ -70,12 +59,12 @@ class _Table:
         self.series: dict[Key, Series] = {}
         self.overflow: Series | None = None
 
-    def points(self) -> list[Point]:
+    def live(self) -> list[Series]:
         every = list(self.series.values())
         if self.overflow is not None:
             every.append(self.overflow)
         # A series may be there a moment before its first measurement.
-        return [Point(s, *s.copied()) for s in every if s.count]
+        return [series for series in every if series.count]
 
 
 class _State:
@@ -108,7 +97,11 @@ class _State:
 
 
 class Red:
-    """The aggregator. ``now_ns`` is the boot clock."""
+    """The aggregator. ``now_ns`` is the boot clock.
+
+    ``exponential``: series have exponential buckets too. ``exemplars``: buckets remember the last
+    exported span that fell into them.
+    """
 
     def __init__(
         self,
@@ -117,9 +110,13 @@ class Red:
         max_series: int = DEFAULT_MAX_SERIES,
         max_series_per_service: int = DEFAULT_MAX_SERIES_PER_SERVICE,
         ttl_s: float = DEFAULT_TTL_S,
+        exponential: bool = False,
+        exemplars: bool = False,
         now_ns: Callable[[], int] = boot_now_ns,
     ) -> None:
         self._counters = counters
+        self._exponential = exponential
+        self._exemplars = exemplars
         self._max_series = max_series
         self._max_per_service = max_series_per_service
         self._ttl_ns = int(ttl_s * 1e9)
@@ -164,14 +161,14 @@ class Red:
             self.epoch.bump()
 
     def collect(self) -> list[Collected]:
-        """A copy of every live series, by service; series past their time are dropped first."""
+        """Every live series, by service; series past their time are dropped first."""
         self.expire()
         with self._lock:
             states = list(self._states.values())
         collected = []
         for state in states:
             with self._lock:
-                tables = [(t.instrument, t.points()) for t in state.tables.values()]
+                tables = [(t.instrument, t.live()) for t in state.tables.values()]
                 service = state.service
             collected.append(Collected(service, tables))
         return collected
@@ -202,13 +199,15 @@ class Red:
                 value = attributes.get(measures)
                 if value is None:
                     continue
-                if isinstance(value, (bool, str)) or not -LARGEST <= value <= LARGEST:
+                if isinstance(value, (bool, str)) or not 0 <= value <= LARGEST:
                     self._counters.add(NOT_MEASURABLE)
                     continue
             series, limit = self._series(state, instrument, span)
             if limit:
                 self._counters.add(SERIES_OVERFLOWED, label=limit)
             series.record(value)
+            if self._exemplars and span.fate is Fate.EXPORTED:
+                series.exemplify(value, span.end_ns, span.trace_id + span.span_id)
 
     def _state(self, span: Span) -> _State:
         return self._by_service.get(span.service) or self._adopt(span.service, span.end_ns)
@@ -248,11 +247,13 @@ class Red:
             limit = "total"
         if limit:
             if table.overflow is None:
-                table.overflow = Series(OVERFLOW, instrument.buckets, start_ns)
+                table.overflow = Series(OVERFLOW, instrument.buckets, start_ns, self._exponential)
             return table.overflow, limit
         present = zip(instrument.attributes, key, strict=True)
         attributes = {name: value for name, value in present if value is not None}
-        series = table.series[key] = Series(attributes, instrument.buckets, start_ns)
+        series = table.series[key] = Series(
+            attributes, instrument.buckets, start_ns, self._exponential
+        )
         state.size += 1
         self._size += 1
         return series, ""

@@ -25,10 +25,36 @@ class Series:
     maximum: float
 
     def __init__(
-        self, attributes: Attributes, bounds: tuple[float, ...], start_ns: int
-    ) -> None: ...
+        self,
+        attributes: Attributes,
+        bounds: tuple[float, ...],
+        start_ns: int,
+        exponential: bool = False,
+    ) -> None:
+        """``exponential``: values (not below 0) are counted in exponential buckets as well."""
+
     def record(self, value: float) -> None:
         """Count one value."""
 
-    def copied(self) -> tuple[int, float, float, float, list[int]]:
-        """Count, sum, minimum, maximum and buckets (not cumulated) of one moment."""
+    def exemplify(self, value: float, time_ns: int, ids: bytes) -> None:
+        """Keep the span (trace id and span id, 24 bytes) as the latest of its bucket."""
+
+    def copied(
+        self,
+    ) -> tuple[
+        int,
+        float,
+        float,
+        float,
+        list[int],
+        tuple[int, int, int, list[int]] | None,
+        tuple[tuple[int, float, int, bytes, bytes], ...],
+    ]:
+        """Of one moment: count, sum, minimum, maximum, buckets (not cumulated).
+
+        Then the exponential buckets (scale, zeros, index of the first, counts), if wanted; and the
+        exemplars: bucket, value, time, trace id, span id.
+        """
+
+    def copied_exemplars(self) -> tuple[tuple[int, float, int, bytes, bytes], ...]:
+        """The exemplars alone."""

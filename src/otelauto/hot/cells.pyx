@@ -1,9 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbers that compiled code and Python both count in. The interpreter lock guards them."""
 
-from libc.stdlib cimport free, malloc
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.math cimport M_LOG2E, floor, frexp, ldexp, log
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memmove, memset
 
 cdef double INFINITY = float("inf")
+
+
+cdef inline int index_of(double value, int scale) noexcept nogil:
+    """The bucket (2**(i / 2**scale), 2**((i + 1) / 2**scale)] that a value above 0 is in."""
+    cdef int exponent
+    cdef bint is_power = frexp(value, &exponent) == 0.5
+    exponent -= 1
+    if scale <= 0:
+        return (exponent - is_power) >> -scale
+    if is_power:
+        return exponent * (1 << scale) - 1
+    return <int> floor(log(value) * ldexp(M_LOG2E, scale))
+
+
+cdef void widen(Exponential* e, int shift) noexcept nogil:
+    """Make each 2**shift buckets one."""
+    cdef int i, j, first = e.first >> shift
+    cdef uint64_t count
+    for i in range(e.used):
+        j = ((e.first + i) >> shift) - first
+        count, e.counts[i] = e.counts[i], 0
+        e.counts[j] += count
+    e.used = ((e.first + e.used - 1) >> shift) - first + 1
+    e.first = first
+    e.scale -= shift
+
+
+cdef void add_exponential(Exponential* e, double value) noexcept nogil:
+    cdef int index, low, high, shift = 0
+    if value <= 0:
+        e.zeros += 1
+        return
+    index = index_of(value, e.scale)
+    if e.used == 0:
+        e.first, e.used = index, 1
+    low, high = min(e.first, index), max(e.first + e.used - 1, index)
+    while (high >> shift) - (low >> shift) >= EXPONENTIAL_MAX:
+        shift += 1
+    if shift:
+        widen(e, shift)
+        index >>= shift
+    if index < e.first:
+        shift = e.first - index
+        memmove(&e.counts[shift], &e.counts[0], e.used * sizeof(uint64_t))
+        memset(&e.counts[0], 0, shift * sizeof(uint64_t))
+        e.first = index
+        e.used += shift
+    elif index >= e.first + e.used:
+        e.used = index - e.first + 1
+    e.counts[index - e.first] += 1
 
 
 cdef class Epoch:
@@ -20,7 +74,7 @@ cdef class Hits:
 cdef class Series:
     """One histogram. Exporters may use it as a dictionary key: it lives as long as its series."""
 
-    def __cinit__(self, attributes, tuple bounds, uint64_t start_ns):
+    def __cinit__(self, attributes, tuple bounds, uint64_t start_ns, bint exponential=False):
         cdef int i
         self.size = len(bounds)
         self.bounds = <double*> malloc((self.size + 1) * sizeof(double))
@@ -31,6 +85,11 @@ cdef class Series:
             self.bounds[i] = bounds[i]
         for i in range(self.size + 1):
             self.counts[i] = 0
+        if exponential:
+            self.exponential = <Exponential*> calloc(1, sizeof(Exponential))
+            if self.exponential == NULL:
+                raise MemoryError
+            self.exponential.scale = SCALE_MAX
         self.attributes = attributes
         self.start_ns = start_ns
         self.minimum = INFINITY
@@ -39,15 +98,54 @@ cdef class Series:
     def __dealloc__(self):
         free(self.bounds)
         free(self.counts)
+        free(self.exponential)
+        free(self.exemplars)
 
     def record(self, double value):
         self.add(value)
 
+    def exemplify(self, double value, uint64_t time_ns, bytes ids):
+        if len(ids) != 24:
+            raise ValueError("a trace id and a span id are 24 bytes")
+        self.note(value, time_ns, ids)
+
     def copied(self):
         buckets = [self.counts[i] for i in range(self.size + 1)]
-        return self.count, self.sum, self.minimum, self.maximum, buckets
+        return (self.count, self.sum, self.minimum, self.maximum, buckets,
+                self.copied_exponential(), self.copied_exemplars())
 
-    cdef void add(self, double value) noexcept:
+    def copied_exponential(self):
+        cdef Exponential* e = self.exponential
+        if e == NULL:
+            return None
+        return e.scale, e.zeros, e.first, [e.counts[i] for i in range(e.used)]
+
+    def copied_exemplars(self):
+        cdef Exemplar* e
+        if self.exemplars == NULL:
+            return ()
+        found = []
+        for i in range(self.size + 1):
+            e = &self.exemplars[i]
+            if e.time_ns:
+                ids = PyBytes_FromStringAndSize(<char*> e.ids, sizeof(e.ids))
+                found.append((i, e.value, e.time_ns, ids[:16], ids[16:]))
+        return tuple(found)
+
+    cdef int note(self, double value, uint64_t time_ns, const uint8_t* ids) except -1:
+        """Keep the span as its bucket's exemplar, unless that of a later one is there."""
+        cdef Exemplar* e
+        if self.exemplars == NULL:
+            self.exemplars = <Exemplar*> calloc(self.size + 1, sizeof(Exemplar))
+            if self.exemplars == NULL:
+                raise MemoryError
+        e = &self.exemplars[self.bucket(value)]
+        if time_ns > e.time_ns or (time_ns == e.time_ns and value > e.value):
+            e.time_ns, e.value = time_ns, value
+            memcpy(e.ids, ids, sizeof(e.ids))
+        return 0
+
+    cdef int bucket(self, double value) noexcept:
         cdef int low = 0, high = self.size, middle
         while low < high:  # the first bound that is not less than the value
             middle = (low + high) >> 1
@@ -55,7 +153,12 @@ cdef class Series:
                 low = middle + 1
             else:
                 high = middle
-        self.counts[low] += 1
+        return low
+
+    cdef void add(self, double value) noexcept:
+        self.counts[self.bucket(value)] += 1
+        if self.exponential != NULL:
+            add_exponential(self.exponential, value)
         self.count += 1
         self.sum += value
         if value < self.minimum:

@@ -106,8 +106,11 @@ class Lane(Sink):
     def take_tallies(self) -> list[Tally]:
         """The tallies with exchanges since the last call."""
 
-    def take_overflows(self) -> dict[str, int]:
-        """Overflows by limit since the last call (``"route"`` is that of routes)."""
+    def take_counts(self) -> dict[str, int]:
+        """Exchanges since the last call by what their rows and routes are counted as.
+
+        (``"route"``: the service has no room for its route.)
+        """
 
     def take_spans(self) -> list[tuple[Service, int, bytes]]:
         """Spans since the last call: service, how many, encoded one behind another."""

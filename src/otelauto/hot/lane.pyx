@@ -41,6 +41,25 @@ cdef enum:
     RESPONSE_SIZE = 8
 
 
+cdef inline void measure(Row row, const Variable* v) noexcept:
+    if row.duration is not None:
+        row.duration.add(<double> (v.end_ns - v.start_ns) / 1e9)
+    if row.request_size is not None:
+        row.request_size.add(<double> v.request_size)
+    if row.response_size is not None:
+        row.response_size.add(<double> v.response_size)
+
+
+cdef inline int exemplify(Row row, const Variable* v, const uint8_t* ids) except -1:
+    if row.duration is not None:
+        row.duration.note(<double> (v.end_ns - v.start_ns) / 1e9, v.end_ns, ids)
+    if row.request_size is not None:
+        row.request_size.note(<double> v.request_size, v.end_ns, ids)
+    if row.response_size is not None:
+        row.response_size.note(<double> v.response_size, v.end_ns, ids)
+    return 0
+
+
 cdef class Tally:
     """What connections of an endpoint have shown since it was last looked at."""
 
@@ -81,7 +100,7 @@ cdef class Lane(Sink):
     cdef Key wanted
     cdef bint wants
     cdef readonly int64_t exchanges
-    cdef dict overflows
+    cdef dict counts
 
     def __cinit__(self, resolver, Epoch epoch, uint32_t most, bint queries, Writer writer,
                   bint by_shape):
@@ -97,7 +116,7 @@ cdef class Lane(Sink):
         self.writer = writer
         self.rows = Rows(resolver.route, by_shape)
         self.services, self.numbers, self.batches = [], {}, []
-        self.finished, self.tallies, self.overflows = [], [], {}
+        self.finished, self.tallies, self.counts = [], [], {}
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -275,7 +294,7 @@ cdef class Lane(Sink):
             if path.hits != NULL:
                 (<Hits> path.hits).count += 1
             if path.overflowed:
-                self.overflow("route")
+                self.tell("route")
         self.count(c, <Row> found, end_ns, response_size)
         self.reset(c)
         return True
@@ -287,15 +306,12 @@ cdef class Lane(Sink):
         cdef Variable v
         if end_ns < c.start_ns:
             end_ns = c.start_ns
-        if row.duration is not None:
-            row.duration.add(<double> (end_ns - c.start_ns) / 1e9)
-        if row.request_size is not None:
-            row.request_size.add(<double> c.request.fields.length)
-        if row.response_size is not None:
-            row.response_size.add(<double> response_size)
-        if row.overflowed is not None:
-            for limit in row.overflowed:
-                self.overflow(limit)
+        v.start_ns, v.end_ns = c.start_ns, end_ns
+        v.request_size, v.response_size = c.request.fields.length, response_size
+        measure(row, &v)
+        if row.counted is not None:
+            for what in row.counted:
+                self.tell(what)
         self.exchanges += 1
         c.exchanges += 1
         if tally.exchanges == 0:
@@ -303,20 +319,19 @@ cdef class Lane(Sink):
         tally.exchanges += 1
         if c.response.head > tally.largest_response:
             tally.largest_response = c.response.head
-        if self.writer is not None:
-            v.start_ns, v.end_ns = c.start_ns, end_ns
+        if row.template is not None:
             v.path, v.user_agent = c.request.path, c.request.fields.user_agent
             v.traceparent = c.request.fields.traceparent
             v.has_request_size = c.request.fields.has_length
             v.has_response_size = not c.response.bodiless
-            v.request_size, v.response_size = c.request.fields.length, response_size
-            self.writer.write(
+            if self.writer.write(
                 <Batch> self.batches[c.service], row.template, <bytes> c.peer, &v
-            )
+            ) and self.writer.exemplars:
+                exemplify(row, &v, self.writer.written)
         return 0
 
-    cdef int overflow(self, limit) except -1:
-        self.overflows[limit] = self.overflows.get(limit, 0) + 1
+    cdef int tell(self, what) except -1:
+        self.counts[what] = self.counts.get(what, 0) + 1
         return 0
 
     cdef void reset(self, Connection* c) noexcept:
@@ -452,9 +467,9 @@ cdef class Lane(Sink):
         tallies, self.tallies = self.tallies, []
         return tallies
 
-    def take_overflows(self):
-        overflows, self.overflows = self.overflows, {}
-        return overflows
+    def take_counts(self):
+        counts, self.counts = self.counts, {}
+        return counts
 
     def take_spans(self):
         cdef Batch batch

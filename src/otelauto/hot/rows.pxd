@@ -33,7 +33,7 @@ cdef class Row:
     cdef Series request_size
     cdef Series response_size
     cdef Template template
-    cdef object overflowed  # limits that put each of the three into an overflow series, or None
+    cdef object counted  # as what each exchange is counted beside its cells, or None
 
 cdef class Rows:
     cdef RowSlot* rows

@@ -14,6 +14,6 @@ class Row:
         request_size: Series | None,
         response_size: Series | None,
         template: Template | None,
-        overflowed: tuple[str, ...] | None,
+        counted: tuple[str, ...] | None,
     ) -> None:
-        """``overflowed``: the limits that put each of the three into an overflow series."""
+        """``counted``: as what each exchange is counted (:meth:`Lane.take_counts`)."""

@@ -25,12 +25,12 @@ cdef class Row:
     """The cells of one kind of exchange, and its span's template if spans are exported."""
 
     def __cinit__(self, Series duration, Series request_size, Series response_size,
-                  Template template, overflowed):
+                  Template template, counted):
         self.duration = duration
         self.request_size = request_size
         self.response_size = response_size
         self.template = template
-        self.overflowed = overflowed
+        self.counted = counted
 
 
 def shape(const uint8_t[::1] path):

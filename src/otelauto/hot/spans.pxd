@@ -19,8 +19,14 @@ cdef struct Variable:
 cdef class Names:
     cdef bytes path, user_agent, request_size, response_size
 
+cdef class Policy:
+    # The trace number of a sampled span is below one of these.
+    cdef uint64_t root, sampled, unsampled
+    cdef bint always
+
 cdef class Template:
     cdef Names names
+    cdef Policy policy
     cdef bytes front  # name and kind
     cdef bytes back  # constant attributes and status
     cdef bytes url  # what comes before the path in url.full; None if the span has none
@@ -45,5 +51,11 @@ cdef class Writer:
     cdef public long long wall_offset_ns
     cdef public uint64_t sample_below
     cdef public uint64_t sampled_out
+    cdef public uint64_t unsampled
+    cdef public uint64_t keep_slow_ns
+    cdef public bint exemplars
+    cdef uint8_t parent_flags
+    cdef uint8_t written[24]
+    cdef bint is_sampled(self, Policy policy, const uint8_t* trace_id, const Variable* v) noexcept
     cdef uint8_t* identity(self, uint8_t* at, Text traceparent) except NULL
-    cdef int write(self, Batch batch, Template template, bytes peer, const Variable* v) except -1
+    cdef bint write(self, Batch batch, Template template, bytes peer, const Variable* v) except -1

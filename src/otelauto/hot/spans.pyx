@@ -27,10 +27,20 @@ cdef class Names:
         self.response_size = response_size
 
 
+cdef class Policy:
+    """Which spans are sampled."""
+
+    def __cinit__(self, uint64_t root, uint64_t sampled, uint64_t unsampled, bint always):
+        self.root, self.sampled, self.unsampled = root, sampled, unsampled
+        self.always = always
+
+
 cdef class Template:
     """What the spans of one row have in common."""
 
-    def __cinit__(self, Names names, bytes front, bytes back, bytes url_name, bytes url):
+    def __cinit__(self, Names names, bytes front, bytes back, bytes url_name, bytes url,
+                  Policy policy):
+        self.policy = policy
         self.names = names
         self.front = front
         self.back = back
@@ -150,12 +160,11 @@ cdef inline void put_hex(uint8_t* to, const uint8_t* digits, uint32_t size) noex
         to[i] = <uint8_t> (hex_value(digits[2 * i]) << 4 | hex_value(digits[2 * i + 1]))
 
 
-cdef inline uint64_t random_part(const uint8_t* trace_id) noexcept nogil:
-    """Its last 7 bytes (W3C Trace Context, level 2)."""
+cdef inline uint64_t big_endian(const uint8_t* at, uint32_t size) noexcept nogil:
     cdef uint32_t i
     cdef uint64_t value = 0
-    for i in range(9, 16):
-        value = value << 8 | trace_id[i]
+    for i in range(size):
+        value = value << 8 | at[i]
     return value
 
 
@@ -167,7 +176,7 @@ cdef class Writer:
         self.sample_below = <uint64_t> 1 << 56
 
     cdef uint8_t* identity(self, uint8_t* at, Text traceparent) except NULL:
-        """trace_id = 1, span_id = 2, parent_span_id = 4, flags = 16 (not if they are 0)."""
+        """trace_id = 1, span_id = 2, parent_span_id = 4, flags = 16."""
         cdef uint8_t flags = SAMPLED
         memcpy(at, b"\x0a\x10", 2)
         memcpy(at + 18, b"\x12\x08", 2)
@@ -179,17 +188,25 @@ cdef class Writer:
             put_hex(at + 2, traceparent.at + 3, 16)
             memcpy(at + 28, b"\x22\x08", 2)
             put_hex(at + 30, traceparent.at + 36, 8)
-            put_hex(&flags, traceparent.at + 53, 1)
+            put_hex(&self.parent_flags, traceparent.at + 53, 1)
+            flags |= self.parent_flags
             at += 38
-        if flags:
-            memcpy(at, b"\x85\x01", 2)
-            at[2] = flags
-            at[3] = at[4] = at[5] = 0
-            at += 6
-        return at
+        memcpy(at, b"\x85\x01", 2)
+        at[2] = flags
+        at[3] = at[4] = at[5] = 0
+        return at + 6
 
-    cdef int write(self, Batch batch, Template template, bytes peer, const Variable* v) except -1:
-        """Append one span."""
+    cdef bint is_sampled(self, Policy policy, const uint8_t* trace_id, const Variable* v) noexcept:
+        """As spans/sampling.py decides."""
+        cdef uint64_t below = policy.root
+        if policy.always or (self.keep_slow_ns and v.end_ns - v.start_ns >= self.keep_slow_ns):
+            return True
+        if v.traceparent.at != NULL:
+            below = policy.sampled if self.parent_flags & SAMPLED else policy.unsampled
+        return big_endian(trace_id + 8, 8) >> 1 < below
+
+    cdef bint write(self, Batch batch, Template template, bytes peer, const Variable* v) except -1:
+        """Append one span; false: it is not sampled. ``written`` is its trace id and span id."""
         cdef Names names = template.names
         cdef size_t most = (
             FIXED_SIZE + PyBytes_GET_SIZE(template.front) + PyBytes_GET_SIZE(template.back)
@@ -204,9 +221,14 @@ cdef class Writer:
         cdef uint8_t* body = begin + 3  # a tag, and a size of two bytes most of the time
         cdef uint8_t* at = self.identity(body, v.traceparent)
         cdef uint32_t size, prefix
-        if random_part(body + 2) >= self.sample_below:
+        if not self.is_sampled(template.policy, body + 2, v):
+            self.unsampled += 1
+            return False
+        if big_endian(body + 11, 7) >= self.sample_below:
             self.sampled_out += 1
-            return 0
+            return False
+        memcpy(self.written, body + 2, 16)
+        memcpy(self.written + 16, body + 20, 8)
         at = put_constant(at, template.front)
         at = put_fixed64(at, 0x39, v.start_ns + <uint64_t> self.wall_offset_ns)
         at = put_fixed64(at, 0x41, v.end_ns + <uint64_t> self.wall_offset_ns)
@@ -229,4 +251,4 @@ cdef class Writer:
         put_varint(begin + 1, size)
         batch.size += prefix + size
         batch.count += 1
-        return 0
+        return True

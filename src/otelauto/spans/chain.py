@@ -2,8 +2,8 @@
 """From exchange to span: one span is begun, then each stage of a written list completes it.
 
 A stage is a callable ``stage(exchange, span) -> None`` that changes the span in place. Stages read
-attributes; none asks which protocol it was. The list is in ``publish.py``: ids, routes, selection
-and, last, naming.
+attributes; none asks which protocol it was. The list is in ``stages.py``: first what a span
+is (ids, route, selection, naming), then what becomes of it (filters, sampling).
 """
 
 from __future__ import annotations

@@ -25,13 +25,15 @@ def build_service(
     executable: str | None = None,
     language: str | None = None,
     extra: Mapping[str, AttributeValue] | None = None,
+    sdk: str = "",
 ) -> Service:
     """A :class:`Service` with its resource attributes.
 
     ``version`` is otelauto's own, ``host`` what :func:`host_attributes` found, ``executable`` the
     absolute path of the program, ``language`` its run time as ``telemetry.sdk.language`` spells it
     where it is known, ``extra`` the pairs of ``OTEL_RESOURCE_ATTRIBUTES``: they win over what was
-    detected, but the service's identity is the first three arguments.
+    detected, but the service's identity is the first three arguments. ``sdk``: what tells of an SDK
+    of its own.
     """
     attributes: Attributes = {"os.type": "linux", **(host or {})}
     if pid is not None:
@@ -44,7 +46,7 @@ def build_service(
     if language:
         attributes["telemetry.sdk.language"] = language
     attributes.update({k: v for k, v in (extra or {}).items() if k not in IDENTITY})
-    return Service(name, namespace, instance_id, attributes)
+    return Service(name, namespace, instance_id, attributes, sdk)
 
 
 def host_attributes(
