@@ -14,8 +14,9 @@ from itertools import islice
 from otelauto.abi import Opening, RecordKind, Segment
 from otelauto.counters import Counters
 from otelauto.flows import meanings
-from otelauto.flows.connection import Connection, Hub
+from otelauto.flows.connection import Connection
 from otelauto.flows.endpoints import Endpoints
+from otelauto.flows.hub import Hub
 from otelauto.flows.records import BadRecordError, decode
 from otelauto.flows.vocabulary import Address, Exchange, Family, Recognizer, Side, Verdict
 from otelauto.hot.lane import Lane

@@ -157,6 +157,17 @@ class Likeness(enum.Enum):
     RESPONSE = "response"
 
 
+class Segment(Protocol):
+    """What a parser may know of the last bytes of a stream: where they begin and who moved them."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def tgid(self) -> int: ...
+    @property
+    def tid(self) -> int: ...
+
+
 class Stream(Protocol):
     """One direction of a connection as a parser sees it: bytes at absolute offsets, with holes.
 
@@ -220,6 +231,19 @@ class Message:
     truncated: bool = False  # the head was longer than what was captured of it
     may_upgrade: bool = False  # a request after whose response the protocol may be another
     inexact: bool = False  # records were lost meanwhile: claim no size
+    unknown: int = 0  # fields that are there and could not be read
+
+
+@dataclass(slots=True)
+class Entry:
+    """An exchange in the making, and the process and thread that moved its request."""
+
+    request: Any  # a Message of the parser's own kind
+    tgid: int
+    tid: int
+    pipelined: bool = False  # sent before the response to the one before
+    response: Any = None
+    incomplete: str | None = None  # why it will not become whole
 
 
 M = TypeVar("M", bound=Message)
@@ -265,10 +289,45 @@ class Parser(Protocol[M]):
         ...
 
 
+class MultiplexParser(Protocol):
+    """A reader of one connection on which exchanges overlap, each with an id of its own.
+
+    Unlike a :class:`Parser` it pairs requests with responses itself, by that id. Raises nothing but
+    :class:`Desync`.
+    """
+
+    finished: list[Entry]  # exchanges that have ended since somebody last took them
+    unmatched: int  # responses skipped since then, because their request was not seen
+    upgraded: bool
+
+    def begin(self, whole: tuple[bool, bool]) -> None:
+        """Whether the streams of requests and of responses are followed from their first byte."""
+        ...
+
+    def read(self, role: Role, stream: Stream, segment: Segment) -> None:
+        """Read on, as far as bytes have passed; ``segment`` is the last one of ``stream``."""
+        ...
+
+    def lose(self, role: Role, stream: Stream) -> None:
+        """The place in ``stream`` is lost; a later segment may begin where it can be told."""
+        ...
+
+    def abandon(self) -> list[Entry]:
+        """The exchanges that are open, oldest first. Nothing more will be read."""
+        ...
+
+    def describe(
+        self, side: Side, ends: tuple[Address, Address], request: Any, response: Any
+    ) -> Description:
+        """As :meth:`Parser.describe`."""
+        ...
+
+
 class Recognizer(Protocol):
     """A protocol as the registry lists it."""
 
     name: str
+    multiplexed: bool  # its exchanges overlap: :meth:`parser` gives a MultiplexParser
     opaque: bool  # recognised only to be named: nothing in it is read
     response_start: bytes  # how every response begins; may be empty (at most 8 bytes)
 
@@ -276,6 +335,9 @@ class Recognizer(Protocol):
         """What ``head`` is the beginning of. ``at_start``: nothing passed before it."""
         ...
 
-    def parser(self) -> Parser[Any]:
-        """A reader for a new connection. Raises ``NotImplementedError`` if opaque."""
+    def parser(self) -> Any:
+        """A :class:`Parser` or :class:`MultiplexParser` for a new connection.
+
+        Raises ``NotImplementedError`` if opaque.
+        """
         ...
