@@ -19,7 +19,9 @@ from otelauto.flows.vocabulary import Desync, Entry, MultiplexParser, Recognizer
 # So many bytes passed with fewer exchanges than that: bulk data.
 BULK_LOOK = 4 << 20
 BULK_EXCHANGES = 256
-LOSSES_MAX = 64  # places lost in a row, without one exchange, before the protocol is doubted
+LOSSES_MAX = (
+    256  # places lost, or not found, in a row without one exchange, before the protocol is doubted
+)
 
 # Gets the parser, an exchange, and why it is incomplete.
 Publish = Callable[[MultiplexParser, Entry, str | None], None]

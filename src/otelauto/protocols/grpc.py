@@ -200,7 +200,7 @@ def describe(
         attributes["server.address"] = host
     if port:
         attributes["server.port"] = port
-    _add_measures(attributes, call)
+    _add_measures(attributes, call, request, response)
     if request.truncated or (response is not None and response.truncated):
         attributes["otelauto.head.truncated"] = True
     if unknown := request.unknown + (response.unknown if response is not None else 0):
@@ -241,11 +241,16 @@ def _add_status(
     return None
 
 
-def _add_measures(attributes: Attributes, call: Call) -> None:
+def _add_measures(
+    attributes: Attributes, call: Call, request: HttpMessage, response: HttpMessage | None
+) -> None:
     timeout = timeout_seconds(call.timeout)
     if timeout is not None:
         attributes["otelauto.rpc.timeout"] = timeout
-    for word, messages in (("request", call.sent), ("response", call.answered)):
-        if messages is not None and messages.exact:
+    halves = (("request", call.sent, request), ("response", call.answered, response))
+    for word, messages, half in halves:
+        if messages is None or half is None or not half.complete or half.inexact:
+            continue
+        if messages.exact:
             attributes[f"otelauto.rpc.{word}.messages"] = messages.count
             attributes[f"otelauto.rpc.{word}.size"] = messages.size

@@ -77,7 +77,7 @@ class Http2:
         """
         if head.startswith(PREFACE):
             return Likeness.REQUEST
-        if at_start and PREFACE.startswith(head):
+        if at_start and (PREFACE.startswith(head) or http2_frames.may_be_settings(head)):
             return Likeness.MAYBE
         if len(head) < HEADER:
             return Likeness.NO
@@ -150,7 +150,7 @@ class Http2Parser:
         half = self._halves[role]
         self._segment = segment
         if half.lost and not self._finds_place(half, stream, segment):
-            return
+            raise Desync("no frame begins here")
         if half.preface and not _passes_preface(half, stream):
             return
         while True:
@@ -160,31 +160,33 @@ class Http2Parser:
             if half.left:
                 self._pass_unseen(half, stream)
             elif not self._cut_head(half, stream):
-                raise Desync("frame header missing")
+                self._doubt(half)
+                if not self._finds_place(half, stream, segment):
+                    raise Desync("frame header missing")
             if stream.position >= stream.end:
                 return
 
     def lose(self, role: Role, stream: Stream) -> None:
         """What passes up to the next segment is missed, and maybe the end of streams with it."""
-        half = self._halves[role]
         stream.skip(stream.end - stream.position)
+        self._doubt(self._halves[role])
+
+    def _doubt(self, half: _Half) -> None:
+        """Bytes were missed that may have been anything."""
         half.lost = True
         half.left = 0
         half.block = None
         half.preface = False
+        asks = half.role is Role.REQUEST
         asked = self._halves[Role.REQUEST]
-        certain = role is Role.REQUEST or not (
-            self._unsure or asked.lost or asked.suspects is not None
-        )
+        certain = asks or not (self._unsure or asked.lost or asked.suspects is not None)
         for entry in self._open.values():
-            message = entry.request if role is Role.REQUEST else entry.response
+            message = entry.request if asks else entry.response
             if message is None:
                 certain = False
             elif not message.complete:
                 message.inexact = True
-                if message.messages is not None:
-                    message.messages.exact = False
-            if role is Role.RESPONSE:
+            if not asks:
                 entry.incomplete = "lost"
         if certain:
             half.suspects = (half.suspects or set()) | set(self._open)
@@ -210,8 +212,7 @@ class Http2Parser:
         return not suspects or (suspects == {number} and flags & END_STREAM != 0)
 
     def _finds_place(self, half: _Half, stream: Stream, segment: Segment) -> bool:
-        if segment.offset > stream.position:
-            stream.skip(segment.offset - stream.position)
+        stream.skip(max(segment.offset - stream.position, 0))
         data = stream.window()
         found = http2_frames.chain(data)
         if found is Plausible.SHORT and len(data) >= HEADER:

@@ -82,6 +82,16 @@ def chain(data: bytes) -> Plausible:
     return Plausible.YES if proved else Plausible.SHORT
 
 
+def may_be_settings(head: bytes) -> bool:
+    """Whether less than a frame header is there, which may become that of SETTINGS."""
+    return (
+        0 < len(head) < HEADER
+        and not any(head[:2])
+        and head[3:4] in (b"", bytes([SETTINGS]))
+        and not any(head[4:])
+    )
+
+
 def fragment(payload: bytes, flags: int, skipped: int = 0, cut: bool = False) -> bytes:
     """The header block fragment in the payload of HEADERS or PUSH_PROMISE (sections 6.2, 6.6).
 
