@@ -21,6 +21,8 @@ need java default-jre-headless
 need javac default-jdk-headless
 need cargo cargo
 need wrk wrk
+need h2load nghttp2-client
+need nghttpd nghttp2-server
 need curl curl
 need openssl openssl
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
@@ -60,7 +62,7 @@ if stale "$built/client" clients/go; then
 	touch "$built/client"
 fi
 if stale "$built/go-servers" servers/go; then
-	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla)
+	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./h2c ./grpc)
 	touch "$built/go-servers"
 fi
 if stale "$built/hyper-server" servers/rust; then

@@ -134,6 +134,16 @@ ALL = (
     Server("c-epoll-zerocopy", _epoll("-z")),
 )
 
+# What speaks HTTP/2 without TLS.
+HTTP2 = (
+    Server("go-h2c", _built("h2c"), env=MULTIPATH),
+    Server("node-http2", _node("http2.js")),
+)
+GRPC = (
+    Server("go-grpc", _built("grpc"), env=SINGLE_PATH),
+    Server("python-grpcio", _python("grpc_server.py")),
+)
+
 
 @contextlib.contextmanager
 def running(server: Server, directory: Path) -> Iterator[Running]:
@@ -164,7 +174,8 @@ def running(server: Server, directory: Path) -> Iterator[Running]:
 
 def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
-    programs = ("client", "epoll", "gin", "gorilla", "hyper-server", "nethttp", "java/Server.class")
+    programs = ("client", "epoll", "gin", "gorilla", "grpc", "h2c", "hyper-server", "nethttp",
+                "java/Server.class")  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):
         lacking.append("express")
