@@ -125,10 +125,10 @@ INLINE void refresh_verdict(struct sock *sk, struct connection *c)
 	if (!found && common->skc_family != AF_UNIX) {
 		key.netns = common->skc_net.net->ns.inum;
 		key.port = common->skc_num;
-		key.local = 1;
+		key.kind = ENDPOINT_LOCAL;
 		found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
 		if (!found) {
-			key.local = 0;
+			key.kind = ENDPOINT_REMOTE;
 			key.port = __builtin_bswap16(common->skc_dport);
 			if (common->skc_family == AF_INET)
 				*(__u32 *)key.address = common->skc_daddr;

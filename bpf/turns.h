@@ -58,6 +58,31 @@ INLINE bool begins_message(struct connection *c, struct segment_plan *plan)
 	return !((first ^ pattern) & mask);
 }
 
+/* The first bytes of a direction may decide at once what a verdict would decide a drain later. */
+COLD void look_at_beginning(struct connection *c, struct segment_plan *plan)
+{
+	struct endpoint_key key = { .kind = ENDPOINT_BEGINNING };
+	__u64 address = plan->user.address;
+	struct verdict *found;
+
+	if (plan->user.count) {
+		struct user_vector vector;
+
+		if (bpf_probe_read_user(&vector, sizeof(vector), (void *)address) ||
+		    vector.length < BEGINNING_SIZE)
+			return;
+		address = vector.base;
+	}
+	if (plan->length < BEGINNING_SIZE ||
+	    bpf_probe_read_user(key.address, BEGINNING_SIZE, (void *)address))
+		return;
+	found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
+	if (found) {
+		c->verdict = *found;
+		mark(c, CONNECTION_SETTLED);
+	}
+}
+
 /*
  * How many bytes of this segment to copy (plan->wanted). A message head may begin in the middle of a
  * turn, behind a body that the service read late: it is found by its first bytes where these are
@@ -287,6 +312,8 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	}
 	if (!plan.unread)
 		plan.unread = find_user_bytes(task, &plan.user, length);
+	if (!s->offset && !plan.unread)
+		look_at_beginning(c, &plan);
 	if (enter_turn(c, direction))
 		s->flags |= FLAG_TURN_START;
 	want_bytes(c, &plan);

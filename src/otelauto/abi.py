@@ -20,6 +20,7 @@ class AbiLimit(enum.IntEnum):
     SMALL_SEGMENT = 256
     UNIX_PATH_MAX = 108
     PORT_WORDS = 1024
+    BEGINNING_SIZE = 8
 
 
 class RecordKind(enum.IntEnum):
@@ -55,6 +56,12 @@ class SocketRole(enum.IntEnum):
     ROLE_UNKNOWN = 0
     ROLE_CLIENT = 1
     ROLE_SERVER = 2
+
+
+class EndpointKind(enum.IntEnum):
+    ENDPOINT_REMOTE = 0
+    ENDPOINT_LOCAL = 1
+    ENDPOINT_BEGINNING = 2
 
 
 class ProcessEventKind(enum.IntEnum):
@@ -144,7 +151,7 @@ class EndpointKey(NamedTuple):
     address: bytes
     netns: int
     port: PortHost
-    local: int
+    kind: int
 
 
 ENDPOINT_KEY: Final = struct.Struct("<16sIHH")

@@ -36,6 +36,7 @@ from otelauto.spans.clock import WallClock, boot_now_ns
 from otelauto.spans.service import build_service
 from otelauto.spans.span import Service
 from otelauto.status import live_report
+from otelauto.verdicts import beginnings
 
 log = logging.getLogger("otelauto")
 
@@ -117,6 +118,7 @@ class App:
         self.publisher.start()
         self.control.start()
         self.watcher.start()
+        self.watcher.put_verdicts(beginnings(self.flows.protocols))
         log.info("watching tier=%s targets=%d", self.watcher.capture.tier, self._target_count())
         for refusal in self.watcher.capture.refusals:
             log.info("no better tier: %s", refusal)

@@ -93,6 +93,11 @@ class Flows:
         self._swept_ns = 0
 
     @property
+    def protocols(self) -> tuple[Recognizer, ...]:
+        """What is looked for in a connection's bytes."""
+        return self._hub.protocols
+
+    @property
     def lane(self) -> Lane | None:
         """What the ring may be drained into instead of calling :meth:`feed`."""
         return self._lane

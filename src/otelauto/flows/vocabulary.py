@@ -125,8 +125,8 @@ class Verdict:
 
     ``mode`` is a value of the contract's ``CaptureMode``. ``want`` and ``start`` are by direction
     (received, sent): bytes copied of each turn, and how a message head begins (up to 8 bytes).
-    Exactly one of ``connection`` and ``endpoint`` is given. ``endpoint`` is (netns inode, address,
-    is local).
+    Exactly one of ``connection``, ``endpoint`` and ``beginning`` is given. ``endpoint`` is (netns
+    inode, address, is local), ``beginning`` how a direction of the connections concerned begins.
     """
 
     mode: int
@@ -134,6 +134,7 @@ class Verdict:
     start: tuple[bytes, bytes] = (b"", b"")
     connection: int | None = None
     endpoint: tuple[int, Address, bool] | None = None
+    beginning: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -329,6 +330,7 @@ class Recognizer(Protocol):
     name: str
     multiplexed: bool  # its exchanges overlap: :meth:`parser` gives a MultiplexParser
     opaque: bool  # recognised only to be named: nothing in it is read
+    beginning: bytes  # how every connection begins, 8 bytes; empty if that is not so
     response_start: bytes  # how every response begins; may be empty (at most 8 bytes)
 
     def recognize(self, head: bytes, at_start: bool) -> Likeness:

@@ -65,6 +65,7 @@ class Http2:
     name = "http2"
     multiplexed = True
     opaque = False
+    beginning = PREFACE[:8]
     response_start = b""
 
     def __init__(self, settings: ProtocolSettings) -> None:

@@ -15,6 +15,7 @@ class Opaque:
 
     opaque = True
     multiplexed = False
+    beginning = b""
     response_start = b""
 
     def parser(self) -> Parser[Message]:
