@@ -80,22 +80,32 @@ INLINE __u32 read_vectors(struct workspace *w, const struct user_bytes *from)
 }
 
 /*
- * Gather the first `wanted` bytes of the vectors, CAPTURE_MAX at most; returns how many were copied.
- * A function of its own for the verifier: checked once, not once a path that leads here.
+ * Gather `wanted` bytes of the vectors behind the first `skipped` ones, CAPTURE_MAX at most; returns
+ * how many were copied. A function of its own for the verifier: checked once, not once a path that
+ * leads here.
  */
-GLOBAL __u32 copy_vectors(struct workspace *w, __u32 vector_count, __u32 wanted)
+GLOBAL __u32 copy_vectors(struct workspace *w, __u32 vector_count, __u32 wanted, __u32 skipped)
 {
 	if (!w)
 		return 0;
 	if (wanted > CAPTURE_MAX)
 		wanted = CAPTURE_MAX;
 	w->walk.done = 0;
+	w->walk.start = 0;
 	for (__u32 i = 0; i < VECTORS_MAX; i++) {
-		__u64 at = w->walk.done, part;
+		__u64 at = w->walk.done, from = w->walk.start, part, base;
 
 		if (i >= vector_count || at >= wanted)
 			break;
 		part = w->vectors[i].length;
+		base = w->vectors[i].base;
+		w->walk.start = from + part;
+		if (from + part <= skipped)
+			continue;
+		if (from < skipped) {
+			base += skipped - from;
+			part -= skipped - from;
+		}
 		if (part > wanted - at)
 			part = wanted - at;
 		OPAQUE(part);
@@ -103,7 +113,7 @@ GLOBAL __u32 copy_vectors(struct workspace *w, __u32 vector_count, __u32 wanted)
 			break;
 		OPAQUE(at);
 		at &= CAPTURE_MAX - 1;
-		if (part && bpf_probe_read_user(w->payload + at, part, (void *)w->vectors[i].base))
+		if (part && bpf_probe_read_user(w->payload + at, part, (void *)base))
 			break;
 		w->walk.done = at + part;
 	}
