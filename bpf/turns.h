@@ -21,7 +21,7 @@ enum {
 #ifdef OTELAUTO_OLDER_H
 	PARTS_MAX = 1,              /* records of one segment; its verifier has no patience for more */
 #else
-	PARTS_MAX = 8,
+	PARTS_MAX = 32,
 #endif
 	DISORDER_JUMP = 1 << 20,    /* offset jump that makes an unknowable order visible as a hole */
 };

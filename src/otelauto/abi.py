@@ -16,7 +16,7 @@ Tid = NewType("Tid", int)
 
 class AbiLimit(enum.IntEnum):
     CAPTURE_MAX = 16384
-    VECTORS_MAX = 64
+    VECTORS_MAX = 192
     SMALL_SEGMENT = 256
     UNIX_PATH_MAX = 108
     PORT_WORDS = 1024

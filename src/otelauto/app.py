@@ -285,6 +285,7 @@ def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
         give_up_others()
         try:
             watcher.start()
+            watcher.put_verdicts(beginnings(protocols(ProtocolSettings())))
             log.info("recording file=%s", path)
             while not stop and time.monotonic() < give_up_at:
                 watcher.turn(writer.write)
