@@ -27,7 +27,7 @@ from otelauto.config import Purpose, load
 from otelauto.errors import ConfigError
 from otelauto.export.exporter import Reason
 from otelauto.instrument import KERNEL_COUNTERS
-from otelauto.protocols.http1_describe import INSTRUMENTS
+from otelauto.protocols import grpc, http1_describe
 from otelauto.spans.naming import INSTRUMENTS as NAMES_OF_2023
 
 LOSSES = (ROOT / "docs" / "losses.md").read_text()
@@ -100,7 +100,8 @@ def test_an_undocumented_counter_is_found() -> None:
 
 def test_every_metric_is_documented() -> None:
     page = (ROOT / "docs" / "metrics-and-spans.md").read_text()
-    for instruments in INSTRUMENTS.values():
+    every = (*http1_describe.INSTRUMENTS.values(), *grpc.INSTRUMENTS.values())
+    for instruments in every:
         for instrument in instruments:
             assert f"`{instrument.name}`" in page
             assert f"`{NAMES_OF_2023[instrument.name]}`" in page

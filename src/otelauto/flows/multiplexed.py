@@ -17,7 +17,7 @@ from otelauto.flows.stream import ByteStream
 from otelauto.flows.vocabulary import Desync, Entry, MultiplexParser, Recognizer, Role
 
 # So many bytes passed with fewer exchanges than that: bulk data.
-BULK_LOOK = 2 << 20
+BULK_LOOK = 4 << 20
 BULK_EXCHANGES = 128
 LOSSES_MAX = (
     256  # places lost, or not found, in a row without one exchange, before the protocol is doubted

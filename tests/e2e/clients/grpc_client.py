@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""grpcio as a client. Usage: PORT COUNT CALLS-AT-ONCE LOG
+"""grpcio as a client. Usage: PORT COUNT CALLS-AT-ONCE LOG GO-FILE
+
+It begins when GO-FILE says "go".
 
 All kinds of call, all status codes, deadlines that pass, calls that are given up. One JSON line a
 call: id, wish, kind, how it ended for the client (``ended``: "code", "deadline" or "cancelled").
@@ -11,6 +13,7 @@ import json
 import random
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +34,7 @@ def plan(number: int) -> dict[str, Any]:
     messages = 1 if kind in ("unary", "down") else rng.choice((1, 2, 9))
     ended = "deadline" if number % 50 == 49 else "cancelled" if number % 50 == 48 else "code"
     wait = 0 if ended == "code" else 600
-    size = rng.choice((0, 1, 100, 5000, 17000))
+    size = rng.choice((0, 1, 100, 3000, 17000 if answers == 1 else 300))
     return {"id": f"Call{number:04d}", "kind": kind, "messages": messages, "ended": ended,
             "wish": {"answers": answers, "size": size, "code": code, "wait": wait}}  # fmt: skip
 
@@ -71,7 +74,12 @@ def _all(response: Any, kind: str) -> Iterator[bytes]:
 
 
 def main() -> None:
-    port, count, at_once, log = sys.argv[1:]
+    port, count, at_once, log, go = sys.argv[1:]
+    deadline = time.monotonic() + 120
+    Path(go).write_text("ready")
+    while Path(go).read_text() != "go":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         grpc.channel_ready_future(channel).result(60)
         with ThreadPoolExecutor(int(at_once)) as pool:
