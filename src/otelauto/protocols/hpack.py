@@ -87,7 +87,7 @@ class Decoder:
         Raises Desync if ``data`` is no header block, or refers to what cannot be there.
         """
         kept = self._kept.get(data)
-        if kept is not None:
+        if kept is not None and not cut:
             return kept
         changes = self._changes
         fields: dict[bytes, bytes] = {}

@@ -411,9 +411,10 @@ class Http2Parser:
             if b":status" in block.fields and number & 1:
                 self.unmatched += 1
             return
-        if entry.response is not None and b":status" not in block.fields:
-            http2_message.trailers(block, entry.request)
-            entry.response.unknown += block.unknown
+        if b":status" not in block.fields and (entry.response or not (block.unknown or block.cut)):
+            http2_message.trailers(block, entry.request)  # maybe of a head that was missed
+            if entry.response is not None:
+                entry.response.unknown += block.unknown
             return
         if http2_message.status_of(block.fields) in _INTERIM:
             return

@@ -48,12 +48,11 @@ CLIENT_METRIC_PEER = "net.sock.peer.name"
 
 # What had another value, too: the full path, and the number of the status.
 _METHOD, _STATUS = "rpc.method", "rpc.response.status_code"
-_GRPC_CODES = {
-    name: number
-    for number, name in enumerate(
-        ["OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"]
-    )
-}
+_GRPC_CODES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
+    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
 
 INSTRUMENTS = {
     "http.server.request.duration": "http.server.duration",
@@ -100,10 +99,10 @@ def _revalue(span: Span) -> None:
     method = f"/{span.attributes[_METHOD]}"
     if span.name == span.attributes[_METHOD]:
         span.name = method
-    code = _GRPC_CODES.get(str(span.attributes.get(_STATUS)))
     span.attributes[_METHOD] = method
-    if code is not None:
-        span.attributes[_STATUS] = code
+    status = span.attributes.get(_STATUS)
+    if status in _GRPC_CODES:
+        span.attributes[_STATUS] = _GRPC_CODES.index(str(status))
 
 
 def _rename(instrument: Instrument, side: Side) -> Instrument:
