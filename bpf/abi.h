@@ -24,6 +24,7 @@ typedef __u32 tid_t;      /* thread id in the initial PID namespace */
 enum abi_limit {
 	CAPTURE_MAX = 16384,   /* payload bytes of one record, at most; a power of two */
 	VECTORS_MAX = 192,     /* I/O vectors read of one call, at most */
+	VECTORS_MAX_FUNCTIONS = 64, /* in tier B, which has more programs to be verified */
 	SMALL_SEGMENT = 256,   /* segments up to this are copied whatever the turn's budget */
 	UNIX_PATH_MAX = 108,   /* sizeof(sun_path) */
 	PORT_WORDS = 1024,     /* 64-bit words of the bitmap of wanted ports */

@@ -38,7 +38,7 @@ struct workspace {
 			__u8 payload[2 * CAPTURE_MAX]; /* twice: offset and length each < max */
 		};
 	};
-	struct user_vector vectors[VECTORS_MAX];
+	struct user_vector vectors[VECTORS_READ];
 	struct walk walk;
 	__u64 records; /* that were put together here; the ring is looked at every LOOK_EVERY */
 };
@@ -71,8 +71,8 @@ INLINE __u32 read_vectors(struct workspace *w, const struct user_bytes *from)
 	__u64 count = from->count;
 
 	OPAQUE(count);
-	if (count > VECTORS_MAX)
-		count = VECTORS_MAX;
+	if (count > VECTORS_READ)
+		count = VECTORS_READ;
 	if (bpf_probe_read_user(w->vectors, count * sizeof(struct user_vector),
 				(void *)from->address))
 		return 0;
@@ -92,7 +92,7 @@ GLOBAL __u32 copy_vectors(struct workspace *w, __u32 vector_count, __u32 wanted,
 		wanted = CAPTURE_MAX;
 	w->walk.done = 0;
 	w->walk.start = 0;
-	for (__u32 i = 0; i < VECTORS_MAX; i++) {
+	for (__u32 i = 0; i < VECTORS_READ; i++) {
 		__u64 at = w->walk.done, from = w->walk.start, part, base;
 
 		if (i >= vector_count || at >= wanted)
@@ -100,9 +100,9 @@ GLOBAL __u32 copy_vectors(struct workspace *w, __u32 vector_count, __u32 wanted,
 		part = w->vectors[i].length;
 		base = w->vectors[i].base;
 		w->walk.start = from + part;
-		if (from + part <= skipped)
+		if (PARTS_MAX > 1 && from + part <= skipped)
 			continue;
-		if (from < skipped) {
+		if (PARTS_MAX > 1 && from < skipped) {
 			base += skipped - from;
 			part -= skipped - from;
 		}
@@ -127,7 +127,7 @@ GLOBAL __u32 copy_vector_tail(struct workspace *w, __u32 vector_count, __u32 len
 		return 0;
 	w->walk.done = 0;
 	w->walk.start = 0;
-	for (__u32 i = 0; i < VECTORS_MAX; i++) {
+	for (__u32 i = 0; i < VECTORS_READ; i++) {
 		__u64 window = length - TAIL_SIZE, from = w->walk.start, to, part, at;
 		__u64 base, start = from;
 

@@ -18,11 +18,6 @@ enum {
 	FIRST_TURN_WANT = 8192,
 	UNDECIDED_WANT = 16384,     /* of each turn, while there is no verdict */
 	LATER_WANT = 1024,          /* of a later segment of a turn, where heads cannot be told */
-#ifdef OTELAUTO_OLDER_H
-	PARTS_MAX = 1,              /* records of one segment; its verifier has no patience for more */
-#else
-	PARTS_MAX = 32,
-#endif
 	DISORDER_JUMP = 1 << 20,    /* offset jump that makes an unknowable order visible as a hole */
 };
 
@@ -137,7 +132,7 @@ INLINE void copy_segment(struct workspace *w, struct segment_plan *plan)
 		s->captured = plan->user.count ? copy_vectors(w, plan->vector_count, limit, 0)
 					       : copy_flat(w, plan->user.address, limit);
 		if (s->captured < limit) {
-			count(plan->user.count > VECTORS_MAX ? UNREAD_VECTORS : UNREAD_FAULT, 1);
+			count(plan->user.count > VECTORS_READ ? UNREAD_VECTORS : UNREAD_FAULT, 1);
 			count(BYTES_UNREAD, limit - s->captured);
 		}
 		if (!s->captured)
@@ -366,6 +361,7 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	if (in_parts) {
 		s->length = CAPTURE_MAX;
 		s->flags &= ~(FLAG_TRUNCATED | FLAG_TAIL);
+		__builtin_memset(s->tail, 0, sizeof(s->tail));
 	}
 	fill_segment(s, c, RECORD_SEGMENT, tid, now);
 	emit_record(w, sizeof(*s) + (s->captured & (2 * CAPTURE_MAX - 1)),

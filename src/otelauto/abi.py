@@ -17,6 +17,7 @@ Tid = NewType("Tid", int)
 class AbiLimit(enum.IntEnum):
     CAPTURE_MAX = 16384
     VECTORS_MAX = 192
+    VECTORS_MAX_FUNCTIONS = 64
     SMALL_SEGMENT = 256
     UNIX_PATH_MAX = 108
     PORT_WORDS = 1024
