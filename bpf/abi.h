@@ -24,10 +24,12 @@ typedef __u32 tid_t;      /* thread id in the initial PID namespace */
 
 enum abi_limit {
 	CAPTURE_MAX = 16384,   /* payload bytes of one record, at most; a power of two */
-	VECTORS_MAX = 64,      /* I/O vectors read of one call, at most */
+	VECTORS_MAX = 192,     /* I/O vectors read of one call, at most */
+	VECTORS_MAX_FUNCTIONS = 64, /* in tier B, which has more programs to be verified */
 	SMALL_SEGMENT = 256,   /* segments up to this are copied whatever the turn's budget */
 	UNIX_PATH_MAX = 108,   /* sizeof(sun_path) */
 	PORT_WORDS = 1024,     /* 64-bit words of the bitmap of wanted ports */
+	BEGINNING_SIZE = 8,    /* first bytes of a stream that may decide how it is copied */
 };
 
 enum record_kind {
@@ -164,12 +166,18 @@ struct process_event {
 	ktime_ns time;
 };
 
+enum endpoint_kind {
+	ENDPOINT_REMOTE = 0,
+	ENDPOINT_LOCAL = 1,    /* listening; port is the local one, address is zeros */
+	ENDPOINT_BEGINNING = 2, /* every connection that begins so; address holds BEGINNING_SIZE bytes */
+};
+
 /* Key and value of the table of learned endpoints. */
 struct endpoint_key {
-	__u8 address[16];      /* remote address; zeros for a local (listening) endpoint */
-	__u32 netns;
+	__u8 address[16];
+	__u32 netns;           /* 0 of a beginning, as port */
 	port_host port;
-	__u16 local;           /* 1: port is the local one */
+	__u16 kind;            /* enum endpoint_kind */
 };
 
 struct verdict {

@@ -158,10 +158,10 @@ INLINE void refresh_verdict(struct sock *sk, struct connection *c)
 	if (!found && family != AF_UNIX) {
 		key.netns = netns_of(sk);
 		key.port = FIELD(common, skc_num);
-		key.local = 1;
+		key.kind = ENDPOINT_LOCAL;
 		found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
 		if (!found) {
-			key.local = 0;
+			key.kind = ENDPOINT_REMOTE;
 			key.port = __builtin_bswap16(FIELD(common, skc_dport));
 			if (family == AF_INET)
 				*(__u32 *)key.address = FIELD(common, skc_daddr);

@@ -20,6 +20,7 @@ struct contract {
 	enum capture_mode capture_mode;
 	enum segment_flag segment_flag;
 	enum socket_role socket_role;
+	enum endpoint_kind endpoint_kind;
 	enum process_event_kind process_event_kind;
 	enum target_state target_state;
 	enum counter counter;

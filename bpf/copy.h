@@ -38,7 +38,7 @@ struct workspace {
 			__u8 payload[2 * CAPTURE_MAX]; /* twice: offset and length each < max */
 		};
 	};
-	struct user_vector vectors[VECTORS_MAX];
+	struct user_vector vectors[VECTORS_READ];
 	struct walk walk;
 	__u32 records; /* that were put together here; the ring is looked at every LOOK_EVERY */
 	__u32 busy;    /* 1: taken by a program that another task's may preempt */
@@ -72,8 +72,8 @@ INLINE __u32 read_vectors(struct workspace *w, const struct user_bytes *from)
 	__u64 count = from->count;
 
 	OPAQUE(count);
-	if (count > VECTORS_MAX)
-		count = VECTORS_MAX;
+	if (count > VECTORS_READ)
+		count = VECTORS_READ;
 	if (bpf_probe_read_user(w->vectors, count * sizeof(struct user_vector),
 				(void *)from->address))
 		return 0;
@@ -81,10 +81,11 @@ INLINE __u32 read_vectors(struct workspace *w, const struct user_bytes *from)
 }
 
 /*
- * Gather the first `wanted` bytes of the vectors, CAPTURE_MAX at most; returns how many were copied.
- * A function of its own for the verifier: checked once, not once a path that leads here.
+ * Gather `wanted` bytes of the vectors behind the first `skipped` ones, CAPTURE_MAX at most; returns
+ * how many were copied. A function of its own for the verifier: checked once, not once a path that
+ * leads here.
  */
-GLOBAL __u32 copy_vectors(__u32 slot, __u32 vector_count, __u32 wanted)
+GLOBAL __u32 copy_vectors(__u32 slot, __u32 vector_count, __u32 wanted, __u32 skipped)
 {
 	struct workspace *w = workspace_get(slot);
 
@@ -93,12 +94,21 @@ GLOBAL __u32 copy_vectors(__u32 slot, __u32 vector_count, __u32 wanted)
 	if (wanted > CAPTURE_MAX)
 		wanted = CAPTURE_MAX;
 	w->walk.done = 0;
-	for (__u32 i = 0; i < VECTORS_MAX; i++) {
-		__u64 at = w->walk.done, part;
+	w->walk.start = 0;
+	for (__u32 i = 0; i < VECTORS_READ; i++) {
+		__u64 at = w->walk.done, from = w->walk.start, part, base;
 
 		if (i >= vector_count || at >= wanted)
 			break;
 		part = w->vectors[i].length;
+		base = w->vectors[i].base;
+		w->walk.start = from + part;
+		if (PARTS_MAX > 1 && from + part <= skipped)
+			continue;
+		if (PARTS_MAX > 1 && from < skipped) {
+			base += skipped - from;
+			part -= skipped - from;
+		}
 		if (part > wanted - at)
 			part = wanted - at;
 		OPAQUE(part);
@@ -106,7 +116,7 @@ GLOBAL __u32 copy_vectors(__u32 slot, __u32 vector_count, __u32 wanted)
 			break;
 		OPAQUE(at);
 		at &= CAPTURE_MAX - 1;
-		if (part && bpf_probe_read_user(w->payload + at, part, (void *)w->vectors[i].base))
+		if (part && bpf_probe_read_user(w->payload + at, part, (void *)base))
 			break;
 		w->walk.done = at + part;
 	}
@@ -122,7 +132,7 @@ GLOBAL __u32 copy_vector_tail(__u32 slot, __u32 vector_count, __u32 length)
 		return 0;
 	w->walk.done = 0;
 	w->walk.start = 0;
-	for (__u32 i = 0; i < VECTORS_MAX; i++) {
+	for (__u32 i = 0; i < VECTORS_READ; i++) {
 		__u64 window = length - TAIL_SIZE, from = w->walk.start, to, part, at;
 		__u64 base, start = from;
 

@@ -4,6 +4,8 @@
 #include "helpers.h"
 
 enum { WORKSPACES = 8 }; /* a CPU */
+#define VECTORS_READ VECTORS_MAX_FUNCTIONS
+#define PARTS_MAX 1
 
 #include "plain.h"
 #include "older.h"

@@ -4,6 +4,8 @@
 #define OTELAUTO_PLAINTEXT_H
 
 enum { WORKSPACES = 4 }; /* a CPU; a task in a probe may be preempted by another's */
+#define VECTORS_READ VECTORS_MAX_FUNCTIONS
+#define PARTS_MAX 1
 
 #include "abi.h"
 #include "contract.h"
@@ -61,14 +63,14 @@ INLINE void refresh_session(struct session *s, __u32 generation)
 {
 	struct connection *c = &s->connection;
 	struct endpoint_key key = { .netns = s->place.netns, .port = s->place.local_port,
-				    .local = 1 };
+				    .kind = ENDPOINT_LOCAL };
 	struct verdict *found = bpf_map_lookup_elem(&connection_verdicts, &c->cookie);
 
 	c->generation = generation;
 	if (!found && s->place.cookie && s->place.family != AF_UNIX) {
 		found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
 		if (!found) {
-			key.local = 0;
+			key.kind = ENDPOINT_REMOTE;
 			key.port = s->place.remote_port;
 			__builtin_memcpy(key.address, s->place.remote, 16);
 			found = bpf_map_lookup_elem(&endpoint_verdicts, &key);

@@ -9,6 +9,8 @@
 #include "helpers.h"
 
 enum { WORKSPACES = 2 }; /* a CPU */
+#define VECTORS_READ VECTORS_MAX
+#define PARTS_MAX 32
 
 #include "tier.h"
 

@@ -4,6 +4,8 @@
 #include "helpers.h"
 
 enum { WORKSPACES = 1 }; /* a CPU */
+#define VECTORS_READ VECTORS_MAX_FUNCTIONS
+#define PARTS_MAX 1
 
 #define bpf_task_pt_regs(task) ((void)(task), registers_here())
 #include "untyped.h"

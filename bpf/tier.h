@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * What every socket tier is made of, in order. An attach file says before it what its kernels have
- * (HAS_VIEWS, older.h) and how many WORKSPACES its programs need.
+ * (HAS_VIEWS, older.h), how many WORKSPACES its programs need, and what their verifier has patience
+ * for: VECTORS_READ of a call, and PARTS_MAX records of one segment.
  */
 #ifndef OTELAUTO_TIER_H
 #define OTELAUTO_TIER_H

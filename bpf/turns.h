@@ -27,10 +27,10 @@ struct segment_plan {
 	__u64 length;
 	__u64 wanted;
 	struct user_bytes user;
+	__u32 vector_count;        /* of those read into the workspace */
 	__u32 unread;              /* counter that names why there is no buffer; 0: there is */
 	enum direction direction;
 	enum workspace_slot slot;
-	__u32 pad;
 };
 
 /* Whether a message may begin with the segment. Of vectors only the first one is looked at. */
@@ -58,6 +58,31 @@ INLINE bool begins_message(struct connection *c, struct segment_plan *plan)
 	__builtin_memcpy(&pattern, c->verdict.start[plan->direction & 1], 8);
 	mask = ~0ULL >> (64 - 8 * significant);
 	return !((first ^ pattern) & mask);
+}
+
+/* The first bytes of a direction may decide at once what a verdict would decide a drain later. */
+COLD void look_at_beginning(struct connection *c, struct segment_plan *plan)
+{
+	struct endpoint_key key = { .kind = ENDPOINT_BEGINNING };
+	__u64 address = plan->user.address;
+	struct verdict *found;
+
+	if (plan->user.count) {
+		struct user_vector vector;
+
+		if (bpf_probe_read_user(&vector, sizeof(vector), (void *)address) ||
+		    vector.length < BEGINNING_SIZE)
+			return;
+		address = vector.base;
+	}
+	if (plan->length < BEGINNING_SIZE ||
+	    bpf_probe_read_user(key.address, BEGINNING_SIZE, (void *)address))
+		return;
+	found = bpf_map_lookup_elem(&endpoint_verdicts, &key);
+	if (found) {
+		c->verdict = *found;
+		mark(c, CONNECTION_SETTLED);
+	}
 }
 
 /*
@@ -99,8 +124,6 @@ INLINE void want_bytes(struct connection *c, struct segment_plan *plan)
 COLD void copy_carefully(struct workspace *w, struct segment_plan *plan)
 {
 	struct segment *s = &w->segment;
-	__u32 vector_count = 0;
-
 	s->captured = 0;
 	if (plan->unread) {
 		count(plan->unread, 1);
@@ -109,14 +132,14 @@ COLD void copy_carefully(struct workspace *w, struct segment_plan *plan)
 		return;
 	}
 	if (plan->user.count)
-		vector_count = read_vectors(w, &plan->user);
+		plan->vector_count = read_vectors(w, &plan->user);
 	if (plan->wanted) {
 		__u64 limit = plan->wanted < CAPTURE_MAX ? plan->wanted : CAPTURE_MAX;
 
-		s->captured = plan->user.count ? copy_vectors(plan->slot, vector_count, limit)
+		s->captured = plan->user.count ? copy_vectors(plan->slot, plan->vector_count, limit, 0)
 					       : copy_flat(w, plan->user.address, limit);
 		if (s->captured < limit) {
-			count(plan->user.count > VECTORS_MAX ? UNREAD_VECTORS : UNREAD_FAULT, 1);
+			count(plan->user.count > VECTORS_READ ? UNREAD_VECTORS : UNREAD_FAULT, 1);
 			count(BYTES_UNREAD, limit - s->captured);
 		}
 		if (!s->captured)
@@ -126,7 +149,7 @@ COLD void copy_carefully(struct workspace *w, struct segment_plan *plan)
 	}
 	if (s->captured < plan->length && plan->length >= TAIL_SIZE) {
 		bool got = plan->user.count
-				   ? copy_vector_tail(plan->slot, vector_count, plan->length) != 0
+				   ? copy_vector_tail(plan->slot, plan->vector_count, plan->length) != 0
 				   : !bpf_probe_read_user(s->tail, TAIL_SIZE,
 							  (void *)(plan->user.address +
 								   plan->length - TAIL_SIZE));
@@ -282,6 +305,41 @@ COLD struct connection *admit_connection(struct sock *sk, tgid_t tgid, __u32 gen
 	return c;
 }
 
+/*
+ * The rest of a segment of which a record holds the first CAPTURE_MAX bytes: a record for each
+ * further CAPTURE_MAX bytes. What is beyond PARTS_MAX of them is in the last one's length.
+ */
+COLD void emit_parts(struct workspace *w, struct connection *c, struct segment_plan *plan, tid_t tid,
+		     ktime_ns now)
+{
+	struct segment *s = &w->segment;
+
+	for (__u32 part = 1; part < PARTS_MAX; part++) {
+		__u32 done = part * CAPTURE_MAX, left;
+
+		if (done >= plan->length)
+			break;
+		left = plan->length - done;
+		s->offset += CAPTURE_MAX;
+		if (s->tcp_sequence)
+			s->tcp_sequence += CAPTURE_MAX;
+		s->unseen = 0;
+		s->flags = 0;
+		s->captured = plan->user.count
+				      ? copy_vectors(plan->slot, plan->vector_count, left, done)
+				      : copy_flat(w, plan->user.address + done, left);
+		s->length = left;
+		if (left > CAPTURE_MAX && s->captured == CAPTURE_MAX && part < PARTS_MAX - 1)
+			s->length = CAPTURE_MAX;
+		else if (s->captured < left)
+			s->flags = FLAG_TRUNCATED;
+		fill_segment(s, c, RECORD_SEGMENT, tid, now);
+		emit_record(w, sizeof(*s) + (s->captured & (2 * CAPTURE_MAX - 1)), false);
+		if (s->length != CAPTURE_MAX)
+			break;
+	}
+}
+
 /* `length` > 0 bytes passed on `sk`, in the context of the task that moved them. */
 INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, __u32 unread,
 		      enum workspace_slot slot)
@@ -297,6 +355,7 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	tgid_t tgid = ids >> 32;
 	tid_t tid = ids;
 	struct segment *s;
+	bool in_parts;
 	ktime_ns now;
 
 	if (!w || !shared)
@@ -321,14 +380,26 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	}
 	if (!plan.unread)
 		plan.unread = find_user_bytes(task, &plan.user, length);
+	if (!s->offset && !plan.unread)
+		look_at_beginning(c, &plan);
 	if (enter_turn(c, direction))
 		s->flags |= FLAG_TURN_START;
 	want_bytes(c, &plan);
 	copy_segment(w, &plan);
 	c->captured[direction & 1] += s->captured;
+	in_parts = s->captured == CAPTURE_MAX && length > CAPTURE_MAX &&
+		   PARTS_MAX > 1 && c->bits & CONNECTION_SETTLED &&
+		   c->verdict.mode == MODE_STREAM;
+	if (in_parts) {
+		s->length = CAPTURE_MAX;
+		s->flags &= ~(FLAG_TRUNCATED | FLAG_TAIL);
+		__builtin_memset(s->tail, 0, sizeof(s->tail));
+	}
 	fill_segment(s, c, RECORD_SEGMENT, tid, now);
 	emit_record(w, sizeof(*s) + (s->captured & (2 * CAPTURE_MAX - 1)),
 		    w->records++ % LOOK_EVERY == 0);
+	if (in_parts)
+		emit_parts(w, c, &plan, tid, now);
 	return 0;
 }
 

@@ -74,7 +74,7 @@ GLOBAL __u64 total_of_vectors(__u64 address, __u32 vector_count)
 	struct user_vector vector;
 	__u64 total = 0;
 
-	for (__u32 i = 0; i < VECTORS_MAX && i < vector_count; i++) {
+	for (__u32 i = 0; i < VECTORS_READ && i < vector_count; i++) {
 		if (bpf_probe_read_user(&vector, sizeof(vector),
 					(void *)(address + i * sizeof(vector))))
 			return 0;
@@ -114,7 +114,7 @@ GLOBAL_OF_POINTERS __u32 find_slot(struct user_bytes *to, __u64 length)
 		cursor->next = SLOT_LOST;
 	else if (length < total && sends)
 		cursor->slots = 0;
-	return length > total && message.vector_count <= VECTORS_MAX ? UNREAD_OTHER_CALL : 0;
+	return length > total && message.vector_count <= VECTORS_READ ? UNREAD_OTHER_CALL : 0;
 }
 
 INLINE bool is_call_in_progress(struct task_struct *task, struct pt_regs *regs)

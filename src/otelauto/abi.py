@@ -16,10 +16,12 @@ Tid = NewType("Tid", int)
 
 class AbiLimit(enum.IntEnum):
     CAPTURE_MAX = 16384
-    VECTORS_MAX = 64
+    VECTORS_MAX = 192
+    VECTORS_MAX_FUNCTIONS = 64
     SMALL_SEGMENT = 256
     UNIX_PATH_MAX = 108
     PORT_WORDS = 1024
+    BEGINNING_SIZE = 8
 
 
 class RecordKind(enum.IntEnum):
@@ -55,6 +57,12 @@ class SocketRole(enum.IntEnum):
     ROLE_UNKNOWN = 0
     ROLE_CLIENT = 1
     ROLE_SERVER = 2
+
+
+class EndpointKind(enum.IntEnum):
+    ENDPOINT_REMOTE = 0
+    ENDPOINT_LOCAL = 1
+    ENDPOINT_BEGINNING = 2
 
 
 class ProcessEventKind(enum.IntEnum):
@@ -158,7 +166,7 @@ class EndpointKey(NamedTuple):
     address: bytes
     netns: int
     port: PortHost
-    local: int
+    kind: int
 
 
 ENDPOINT_KEY: Final = struct.Struct("<16sIHH")

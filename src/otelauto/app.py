@@ -37,6 +37,7 @@ from otelauto.spans.clock import WallClock, boot_now_ns
 from otelauto.spans.service import build_service
 from otelauto.spans.span import Service
 from otelauto.status import live_report
+from otelauto.verdicts import beginnings
 
 log = logging.getLogger("otelauto")
 
@@ -109,6 +110,7 @@ class App:
         self.publisher.start()
         self.control.start()
         self.watcher.start()
+        self.watcher.put_verdicts(beginnings(self.flows.protocols))
         log.info("watching tier=%s targets=%d", self.watcher.capture.tier, self._target_count())
         for refusal in self.watcher.capture.refusals:
             log.info("no better tier: %s", refusal)
@@ -258,6 +260,7 @@ def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
         give_up_others()
         try:
             watcher.start()
+            watcher.put_verdicts(beginnings(protocols(ProtocolSettings())))
             log.info("recording file=%s", path)
             while not stop and time.monotonic() < give_up_at:
                 watcher.turn(writer.write)

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 
 from otelauto import abi
 from otelauto.flows.records import MAPPED_IPV4
-from otelauto.flows.vocabulary import Address, Family, Verdict
+from otelauto.flows.vocabulary import Address, Family, Recognizer, Verdict
 from otelauto.kernel.capture import Capture
 
 
@@ -22,6 +23,23 @@ def put_verdict(capture: Capture, verdict: Verdict) -> None:
     elif verdict.endpoint is not None:
         for key in _keys(*verdict.endpoint):
             capture.put_endpoint_verdict(key, packed)
+    elif verdict.beginning is not None:
+        key = abi.EndpointKey(
+            verdict.beginning.ljust(16, b"\0"),
+            0,
+            abi.PortHost(0),
+            abi.EndpointKind.ENDPOINT_BEGINNING,
+        )
+        capture.put_endpoint_verdict(key, packed)
+
+
+def beginnings(protocols: Iterable[Recognizer]) -> list[Verdict]:
+    """What the first bytes of a connection tell at once: where exchanges overlap, copy all."""
+    return [
+        Verdict(abi.CaptureMode.MODE_STREAM, beginning=protocol.beginning)
+        for protocol in protocols
+        if protocol.beginning
+    ]
 
 
 def _packed(verdict: Verdict) -> abi.Verdict:
@@ -39,13 +57,14 @@ def _packed(verdict: Verdict) -> abi.Verdict:
 
 def _keys(netns: int, address: Address, local: bool) -> list[abi.EndpointKey]:
     """An IPv4 peer is reached through IPv4 sockets, and through IPv6 ones by its mapped address."""
-    port = abi.PortHost(address.port)
+    port, remote = abi.PortHost(address.port), abi.EndpointKind.ENDPOINT_REMOTE
     if local:
-        return [abi.EndpointKey(bytes(16), netns, port, 1)]
+        return [abi.EndpointKey(bytes(16), netns, port, abi.EndpointKind.ENDPOINT_LOCAL)]
     if address.family is Family.INET6:
-        return [abi.EndpointKey(socket.inet_pton(socket.AF_INET6, address.host), netns, port, 0)]
+        six = socket.inet_pton(socket.AF_INET6, address.host)
+        return [abi.EndpointKey(six, netns, port, remote)]
     four = socket.inet_aton(address.host)
     return [
-        abi.EndpointKey(four + bytes(12), netns, port, 0),
-        abi.EndpointKey(MAPPED_IPV4 + four, netns, port, 0),
+        abi.EndpointKey(four + bytes(12), netns, port, remote),
+        abi.EndpointKey(MAPPED_IPV4 + four, netns, port, remote),
     ]

@@ -22,6 +22,8 @@ need javac default-jdk-headless
 need mvn maven
 need cargo cargo
 need wrk wrk
+need h2load nghttp2-client
+need nghttpd nghttp2-server
 need curl curl
 need openssl openssl
 need wget wget
@@ -65,7 +67,7 @@ if stale "$built/client" clients/go install.sh; then
 	touch "$built/client"
 fi
 if stale "$built/go-servers" servers/go install.sh; then
-	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./tlsecho &&
+	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./tlsecho ./h2c ./grpc &&
 		go build -mod=readonly -ldflags='-s -w' -o "$built/nethttp-stripped" ./nethttp &&
 		go build -mod=readonly -buildmode=pie -ldflags='-s -w -linkmode=external' \
 			-o "$built/nethttp-pie" ./nethttp)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.fuzz import outside, river, serving
+from tests.wire.http2 import TALKS, End, asks, message, says
 from tests.wire.transcripts import TRANSCRIPTS
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Reader, Wire
 
 from otelauto.abi import SegmentFlag
-from otelauto.flows.vocabulary import Exchange
+from otelauto.flows.vocabulary import Desync, Exchange
+from otelauto.protocols import grpc
+from otelauto.protocols.hpack import Decoder
 from otelauto.protocols.http1_redact import redact
 
 ENDINGS = (
@@ -48,7 +51,9 @@ def check(exchange: Exchange) -> None:
     """What must hold of any exchange, whatever the bytes were."""
     attributes = exchange.attributes
     status = attributes.get("http.response.status_code")
-    assert exchange.incomplete is not None or status is not None
+    said_little = "otelauto.fields.unknown" in attributes or "otelauto.head.truncated" in attributes
+    is_call = "rpc.system.name" in attributes
+    assert exchange.incomplete is not None or status is not None or said_little or is_call
     assert status is None or (isinstance(status, int) and 100 <= status <= 999)
     assert exchange.start_ns <= exchange.end_ns
     for name, value in attributes.items():
@@ -57,14 +62,56 @@ def check(exchange: Exchange) -> None:
 
 def conversation(data: bytes) -> None:
     """Segments cut from transcripts and from noise, some lost, some not wholly captured."""
+    _converse(data, [transcript.turns for transcript in TRANSCRIPTS])
+
+
+def http2(data: bytes) -> None:
+    """The same of conversations in HTTP/2 and gRPC."""
+    _converse(data, [talk.turns for talk in TALKS])
+
+
+def header_blocks(data: bytes) -> None:
+    """Header blocks, one after another into one table; the first byte of each gives its length."""
+    source, decoder = _Input(data), Decoder()
+    while source.left():
+        size = source.byte()
+        block = source.bytes(size & 0x7F)
+        try:
+            said = decoder.decode(block, cut=size >= 0x80)
+        except Desync:
+            decoder.lose()
+            continue
+        assert said.unknown >= 0
+        assert said.cut is (size >= 0x80)
+        assert sum(map(len, said.fields)) <= 1 << 20
+
+
+def calls(data: bytes) -> None:
+    """What gRPC carries in bodies and fields."""
+    source, counted = _Input(data), grpc.Messages()
+    while source.left():
+        size = source.byte()
+        if size & 1:
+            counted.skip(size)
+        else:
+            counted.feed(source.bytes(size))
+    assert 0 <= counted.count <= len(data)
+    assert len(counted.trailers) <= 2048
+    grpc.trailer_fields(data)
+    timeout = grpc.timeout_seconds(data)
+    assert timeout is None or timeout >= 0
+    grpc.kind_of(data, {})
+
+
+def _converse(data: bytes, conversations: list[tuple[tuple[str, bytes], ...]]) -> None:
     source = _Input(data)
     options = source.byte()
     heads = Heads(source.byte() * 8, source.byte() * 8) if options & 1 else None
     view = CLIENT if options & 2 else SERVER
     wire = Wire(view=view, heads=heads, midstream=bool(options & 4)).open()
-    transcript = TRANSCRIPTS[source.byte() % len(TRANSCRIPTS)]
+    turns = conversations[source.byte() % len(conversations)]
     texts = {
-        side: b"".join(text for sender, text in transcript.turns if sender == side)
+        side: b"".join(text for sender, text in turns if sender == side)
         for side in (CLIENT, SERVER)
     }
     done = {CLIENT: 0, SERVER: 0}
@@ -127,6 +174,9 @@ def redaction(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "conversation": conversation,
+    "http2": http2,
+    "header_blocks": header_blocks,
+    "calls": calls,
     "records": records,
     "redaction": redaction,
     **outside.TARGETS,
@@ -143,6 +193,14 @@ def seeds(target: str) -> list[bytes]:
         return river.seeds(target)
     if target in serving.TARGETS:
         return serving.seeds(target)
+    if target == "calls":
+        bodies = (message(3), message(200)[:50], message(0) * 5, b"grpc-status: 5\r\n", b"100m")
+        return [bytes([len(each) & 0xFE]) + each for each in (*bodies, b"\x80\0\0\0\2a:")]
+    if target == "header_blocks":
+        ends = (End(), End(), End())
+        fields = (asks("/a"), asks("/b", "POST", ("x", "y")), says(200, ("etag", "1")))
+        blocks = [end.block(each)[:127] for end in ends for each in fields]
+        return [bytes([len(block)]) + block for block in blocks]
     if target == "redaction":
         return [text for transcript in TRANSCRIPTS for _, text in transcript.turns]
     if target == "records":
@@ -154,8 +212,9 @@ def seeds(target: str) -> list[bytes]:
             found.append(b"".join(len(r).to_bytes(2, "big") + r for r in wire.records))
         return found
     steps = bytes([1, 120, 0, 120, 1, 40, 0, 200]) * 4
+    count = len(TALKS) if target == "http2" else len(TRANSCRIPTS)
     return [
         bytes([options, 4, 4, number]) + steps
         for options in (0, 1, 2, 4)
-        for number in range(len(TRANSCRIPTS))
+        for number in range(count)
     ]

@@ -30,7 +30,7 @@ from otelauto.export.exposition import Kind
 from otelauto.export.own_metrics import process_families
 from otelauto.gauges import OWN
 from otelauto.instrument import KERNEL_COUNTERS
-from otelauto.protocols.http1_describe import INSTRUMENTS
+from otelauto.protocols import grpc, http1_describe
 from otelauto.spans.naming import INSTRUMENTS as NAMES_OF_2023
 
 LOSSES = (ROOT / "docs" / "losses.md").read_text()
@@ -115,7 +115,8 @@ def test_every_metric_of_its_own_is_documented() -> None:
 
 def test_every_metric_is_documented() -> None:
     page = (ROOT / "docs" / "metrics-and-spans.md").read_text()
-    for instruments in INSTRUMENTS.values():
+    every = (*http1_describe.INSTRUMENTS.values(), *grpc.INSTRUMENTS.values())
+    for instruments in every:
         for instrument in instruments:
             assert f"`{instrument.name}`" in page
             assert f"`{NAMES_OF_2023[instrument.name]}`" in page

@@ -166,7 +166,7 @@ EXPECTED: dict[str, dict[str, object]] = {
         "netns": 0x7B7C7D7E, "time": 0xF0F1F2F3F4F5F6F7,
     },
     "endpoint_key": {
-        "address": span(0xD0, 16), "netns": 0x81828384, "port": 0x8586, "local": 0x8788,
+        "address": span(0xD0, 16), "netns": 0x81828384, "port": 0x8586, "kind": 0x8788,
     },
     "verdict": {
         "mode": 1, "want_0": 0x91929394, "want_1": 0x95969798, "start_length_0": 0x999A9B9C,

@@ -11,12 +11,11 @@ import pytest
 from tests.kernel.calls import Slots, Timeout
 from tests.kernel.conftest import Connect, Pair
 from tests.kernel.recorder import RECEIVED, SENT, Recorder, cookie_of, verdict
+from tests.kernel.tier import VECTORS_MAX
 
-from otelauto.abi import AbiLimit, CaptureMode, SegmentFlag
+from otelauto.abi import CaptureMode, SegmentFlag
 
 pytestmark = pytest.mark.kernel
-
-VECTORS_MAX = int(AbiLimit.VECTORS_MAX)
 
 
 def payloads(recorder: Recorder, sock: socket.socket, direction: int) -> list[bytes]:

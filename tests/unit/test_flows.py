@@ -65,7 +65,6 @@ def test_ciphertext_is_named_and_left_alone(view: str, name: str, cut: int) -> N
 @pytest.mark.parametrize(
     ("turns", "carries"),
     [
-        ([(CLIENT, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(30))], "http2"),
         ([(SERVER, b"220 mail ESMTP\r\n"), (CLIENT, b"EHLO x\r\n")], "unknown"),
         ([(CLIENT, bytes(40)), (SERVER, bytes(40))], "unknown"),
         ([(CLIENT, b"*1\r\n$4\r\nPING\r\n"), (SERVER, b"+PONG\r\n")], "unknown"),

@@ -3,25 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from otelauto.abi import CaptureMode, Opening, Segment, SegmentFlag, SocketRole
-from otelauto.counters import Counters
 from otelauto.flows import meanings
-from otelauto.flows.conversation import Conversation, Entry
-from otelauto.flows.endpoints import GENEROUS, Endpoint, Endpoints, key_of
+from otelauto.flows.conversation import Conversation
+from otelauto.flows.endpoints import GENEROUS, STREAM, Endpoint, key_of
+from otelauto.flows.hub import Hub
+from otelauto.flows.multiplexed import Multiplexed
 from otelauto.flows.records import ends
 from otelauto.flows.state import State
 from otelauto.flows.stream import ByteStream, append_segment
 from otelauto.flows.vocabulary import (
     Address,
     Desync,
+    Entry,
     Exchange,
     Family,
     Likeness,
     Message,
+    MultiplexParser,
     Parser,
     Recognizer,
     Role,
@@ -45,47 +46,14 @@ _MIDSTREAM = int(SegmentFlag.FLAG_MIDSTREAM)
 _UNKNOWN_ENDS = (Address(Family.INET, ""), Address(Family.INET, ""))
 
 
-@dataclass(frozen=True, slots=True)
-class Hub:
-    """What all connections share."""
-
-    protocols: tuple[Recognizer, ...]
-    counters: Counters
-    deliver: Callable[[Exchange], None]
-    endpoints: Endpoints
-    unread: Callable[[Connection], None]  # told once when a connection becomes IGNORED
-
-
 class Connection:
     """A connection by its cookie. Feeds its two streams to a conversation."""
 
     __slots__ = (
-        "_applied",
-        "_candidates",
-        "_conversation",
-        "_desyncs",
-        "_ejections",
-        "_endpoint",
-        "_generous",
-        "_hub",
-        "_midstream",
-        "_recognizer",
-        "_request_direction",
-        "_revised",
-        "_serves",
-        "_state",
-        "_stay",
-        "_turns",
-        "carries",
-        "cookie",
-        "ends",
-        "half_closed",
-        "last_ns",
-        "missing",
-        "netns",
-        "sequence",
-        "streams",
-        "tgid",
+        "_applied", "_candidates", "_conversation", "_desyncs", "_ejections", "_endpoint",
+        "_generous", "_hub", "_midstream", "_recognizer", "_request_direction", "_revised",
+        "_serves", "_state", "_stay", "_turns", "carries", "cookie", "ends", "half_closed",
+        "last_ns", "missing", "netns", "sequence", "streams", "tgid",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, cookie: int, opening: Opening | None, path: bytes) -> None:
@@ -107,7 +75,7 @@ class Connection:
         self._turns = 0
         self._recognizer: Recognizer | None = None
         self._request_direction = 0
-        self._conversation: Conversation | None = None
+        self._conversation: Conversation | Multiplexed | None = None
         self._desyncs = 0
         self._revised = False
         self._endpoint: Endpoint | None = None
@@ -237,7 +205,11 @@ class Connection:
         return segment.direction == self._request_direction
 
     def _follow(
-        self, conversation: Conversation, role: Role, segment: Segment, boundary: bool
+        self,
+        conversation: Conversation | Multiplexed,
+        role: Role,
+        segment: Segment,
+        boundary: bool,
     ) -> None:
         conversation.received(role, segment, boundary)
         if conversation.parser.upgraded:
@@ -307,7 +279,8 @@ class Connection:
         """A request begins in the direction of ``segment``: follow the conversation from here."""
         direction = segment.direction
         requests, responses = self.streams[direction], self.streams[1 - direction]
-        responses.discard()
+        if not (recognizer.multiplexed and self._candidates[1 - direction]):
+            responses.discard()
         certain = at_start and responses.position == 0 and self._turns == 0
         self._candidates = [False, False]
         self._request_direction = direction
@@ -315,12 +288,20 @@ class Connection:
         self._recognizer = recognizer
         self.carries = recognizer.name
         self._state = State.FOLLOWING
-        self._conversation = Conversation(
-            recognizer, (requests, responses), certain, self._publish, self._hub.counters
-        )
         key = key_of(self.netns, *self.ends, direction == 0)
-        if self._endpoint is None or self._endpoint.request_direction != direction:
-            self._endpoint = self._hub.endpoints.find(key, direction, recognizer.response_start)
+        if recognizer.multiplexed:
+            self._endpoint = self._hub.endpoints.find_multiplexed(key, direction)
+            self.pass_on(self._endpoint)
+            self._conversation = Multiplexed(
+                recognizer, (requests, responses), (at_start, certain), self._publish,
+                self._copy_bulk, self._hub.counters,
+            )  # fmt: skip
+        else:
+            self._conversation = Conversation(
+                recognizer, (requests, responses), certain, self._publish, self._hub.counters
+            )
+            if self._endpoint is None or self._endpoint.request_direction != direction:
+                self._endpoint = self._hub.endpoints.find(key, direction, recognizer.response_start)
         self._follow(self._conversation, Role.REQUEST, segment, True)
 
     def _lose(self, segment: Segment, payload: bytes) -> None:
@@ -362,6 +343,10 @@ class Connection:
         self._generous = GENEROUS_EXCHANGES
         if self._applied is not GENEROUS:
             self._say(GENEROUS)
+
+    def _copy_bulk(self, bulk: bool) -> None:
+        """What overlaps is copied whole; but bulk data must not fill the ring."""
+        self._say(GENEROUS if bulk else STREAM)
 
     def _say(self, verdict: Verdict) -> None:
         self._applied = verdict
@@ -410,7 +395,7 @@ class Connection:
             except Desync:
                 self._abandon(conversation)
 
-    def _abandon(self, conversation: Conversation) -> None:
+    def _abandon(self, conversation: Conversation | Multiplexed) -> None:
         """Leave a conversation between two segments."""
         self._hub.counters.add(meanings.DESYNCS)
         conversation.finish("lost", None)
@@ -423,10 +408,9 @@ class Connection:
     def stalled(self, segment: Segment) -> None:
         """An AF_UNIX connection, whose close leaves no record, is as good as closed."""
         conversation = self._conversation
-        if conversation is not None and conversation.responses.message is not None:
-            self.streams[1 - self._request_direction].ended = True
+        if conversation is not None:
             try:
-                conversation.ended(segment)
+                conversation.stalled(segment)
             except Desync:
                 self._abandon(conversation)
 
@@ -436,7 +420,9 @@ class Connection:
             self._conversation.finish(reason, None)
             self._conversation = None
 
-    def _publish(self, parser: Parser[Any], entry: Entry, incomplete: str | None) -> None:
+    def _publish(
+        self, parser: Parser[Any] | MultiplexParser, entry: Entry, incomplete: str | None
+    ) -> None:
         hub = self._hub
         request, response = entry.request, entry.response
         side = self.side
@@ -449,6 +435,8 @@ class Connection:
             hub.counters.add(meanings.EXCHANGES_INCOMPLETE, label=incomplete or "")
         if request.truncated or (response is not None and response.truncated):
             hub.counters.add(meanings.HEADS_TRUNCATED)
+        if unknown := request.unknown + (response.unknown if response is not None else 0):
+            hub.counters.add(meanings.FIELDS_UNKNOWN, unknown)
         hub.deliver(
             Exchange(
                 self.carries,
@@ -480,7 +468,7 @@ class Connection:
         endpoint = self._endpoint
         self._desyncs = 0
         self._stay -= 1
-        if endpoint is None:
+        if endpoint is None or isinstance(self._conversation, Multiplexed):
             return
         heads = (request.head_size, response.head_size)
         cut = (request.truncated, response.truncated)

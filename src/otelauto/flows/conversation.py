@@ -23,22 +23,11 @@ from otelauto.abi import Segment
 from otelauto.counters import Counters
 from otelauto.flows import meanings
 from otelauto.flows.stream import ByteStream
-from otelauto.flows.vocabulary import Desync, Likeness, Message, Parser, Recognizer, Role
+from otelauto.flows.vocabulary import Desync, Entry, Likeness, Message, Parser, Recognizer, Role
 
 OUTSTANDING_MAX = 1024  # requests without a response
 HELD_MAX = 64
 PIPELINED_DEPTH = 3  # two outstanding requests may be an overlap of threads
-
-
-@dataclass(slots=True)
-class Entry:
-    """An exchange in the making."""
-
-    request: Message
-    tgid: int
-    tid: int
-    pipelined: bool  # sent before the response to the one before
-    response: Message | None = None
 
 
 # Gets the parser, an exchange, and why it is incomplete.
@@ -297,6 +286,12 @@ class Conversation:
             self._read_responses(segment)
         if self.responses.stream.ended and not self.parser.upgraded:
             self.finish("aborted", segment)
+
+    def stalled(self, segment: Segment) -> None:
+        """On a connection whose close leaves no record: a response in progress is over."""
+        if self.responses.message is not None:
+            self.responses.stream.ended = True
+            self.ended(segment)
 
     def finish(self, reason: str, segment: Segment | None) -> None:
         """Publish what is left, incomplete for ``reason`` where it is not whole.

@@ -23,6 +23,7 @@ WANT_RESPONSE_MAX = 8192  # unless a head was cut there
 # Where messages follow one another without waiting, a head may lie anywhere in a turn. Still no
 # more than this is copied of one: bulk data must not fill the ring.
 WANT_GENEROUS = int(AbiLimit.CAPTURE_MAX)
+STREAM = Verdict(CaptureMode.MODE_STREAM)
 GENEROUS = Verdict(CaptureMode.MODE_HEADS, (WANT_GENEROUS, WANT_GENEROUS))
 # When cost counts more than detail.
 WANT_SHORT_REQUEST = 512
@@ -73,7 +74,10 @@ class Endpoints:
         """Copy less of each turn (or as much as before) where no head may lie further in."""
         self._short = short
         for endpoint in self._known.values():
-            if endpoint.verdict is not None and endpoint.verdict.want != GENEROUS.want:
+            verdict = endpoint.verdict
+            if verdict is None or verdict.mode != CaptureMode.MODE_HEADS:
+                continue
+            if verdict.want != GENEROUS.want:
                 self._decide(endpoint, self._learned(endpoint))
 
     def take(self) -> list[Verdict]:
@@ -95,6 +99,19 @@ class Endpoints:
                 del self._known[next(iter(self._known))]
             endpoint = self._known[key] = Endpoint(key, request_direction, start)
         return endpoint
+
+    def find_multiplexed(self, key: Key | None, request_direction: int) -> Endpoint:
+        """The endpoint of a connection on which exchanges overlap: all of it is copied.
+
+        Where others of the endpoint's connections carry something else, each one is told.
+        """
+        known = self._known.get(key) if key is not None else None
+        if known is None and key is not None:
+            known = self.find(key, request_direction, b"")
+            self._decide(known, Verdict(CaptureMode.MODE_STREAM, endpoint=key))
+        if known is None or known.verdict is None or known.verdict.mode != CaptureMode.MODE_STREAM:
+            return Endpoint(None, request_direction, b"", verdict=STREAM)
+        return known
 
     def learn(
         self, endpoint: Endpoint, heads: tuple[int, int], cut: tuple[bool, bool], pipelined: bool

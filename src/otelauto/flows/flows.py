@@ -14,8 +14,9 @@ from itertools import islice
 from otelauto.abi import Opening, RecordKind, Segment
 from otelauto.counters import Counters
 from otelauto.flows import meanings
-from otelauto.flows.connection import Connection, Hub
+from otelauto.flows.connection import Connection
 from otelauto.flows.endpoints import Endpoints
+from otelauto.flows.hub import Hub
 from otelauto.flows.records import BadRecordError, decode
 from otelauto.flows.vocabulary import Address, Exchange, Family, Recognizer, Side, Verdict
 from otelauto.hot.lane import Lane
@@ -92,6 +93,11 @@ class Flows:
         self._unread: dict[tuple[str, str], int] = {}
         self._gaps: dict[int, Connection] = {}
         self._swept_ns = 0
+
+    @property
+    def protocols(self) -> tuple[Recognizer, ...]:
+        """What is looked for in a connection's bytes."""
+        return self._hub.protocols
 
     @property
     def lane(self) -> Lane | None:

@@ -48,6 +48,11 @@ HEADS_TRUNCATED: Final = Meaning(
     "flows_heads_truncated",
     "Exchanges with a message head longer than what was captured of it; fields may be missing.",
 )
+FIELDS_UNKNOWN: Final = Meaning(
+    "flows_fields_unknown",
+    "Header fields of exchanges that could not be read, because they refer to what was said before "
+    "otelauto saw the connection, or while it missed bytes of it (HPACK's dynamic table).",
+)
 CONNECTIONS_EXPIRED: Final = Meaning(
     "flows_connections_expired",
     "Connections forgotten before their end was seen. idle: nothing passed for long; full: the "

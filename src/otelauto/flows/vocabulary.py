@@ -125,8 +125,8 @@ class Verdict:
 
     ``mode`` is a value of the contract's ``CaptureMode``. ``want`` and ``start`` are by direction
     (received, sent): bytes copied of each turn, and how a message head begins (up to 8 bytes).
-    Exactly one of ``connection`` and ``endpoint`` is given. ``endpoint`` is (netns inode, address,
-    is local).
+    Exactly one of ``connection``, ``endpoint`` and ``beginning`` is given. ``endpoint`` is (netns
+    inode, address, is local), ``beginning`` how a direction of the connections concerned begins.
     """
 
     mode: int
@@ -134,6 +134,7 @@ class Verdict:
     start: tuple[bytes, bytes] = (b"", b"")
     connection: int | None = None
     endpoint: tuple[int, Address, bool] | None = None
+    beginning: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -155,6 +156,17 @@ class Likeness(enum.Enum):
     MAYBE = "maybe"  # too few bytes to tell
     REQUEST = "request"
     RESPONSE = "response"
+
+
+class Segment(Protocol):
+    """What a parser may know of the last bytes of a stream: where they begin and who moved them."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def tgid(self) -> int: ...
+    @property
+    def tid(self) -> int: ...
 
 
 class Stream(Protocol):
@@ -220,6 +232,19 @@ class Message:
     truncated: bool = False  # the head was longer than what was captured of it
     may_upgrade: bool = False  # a request after whose response the protocol may be another
     inexact: bool = False  # records were lost meanwhile: claim no size
+    unknown: int = 0  # fields that are there and could not be read
+
+
+@dataclass(slots=True)
+class Entry:
+    """An exchange in the making, and the process and thread that moved its request."""
+
+    request: Any  # a Message of the parser's own kind
+    tgid: int
+    tid: int
+    pipelined: bool = False  # sent before the response to the one before
+    response: Any = None
+    incomplete: str | None = None  # why it will not become whole
 
 
 M = TypeVar("M", bound=Message)
@@ -265,17 +290,56 @@ class Parser(Protocol[M]):
         ...
 
 
+class MultiplexParser(Protocol):
+    """A reader of one connection on which exchanges overlap, each with an id of its own.
+
+    Unlike a :class:`Parser` it pairs requests with responses itself, by that id. Raises nothing but
+    :class:`Desync`.
+    """
+
+    finished: list[Entry]  # exchanges that have ended since somebody last took them
+    unmatched: int  # responses skipped since then, because their request was not seen
+    upgraded: bool
+
+    def begin(self, whole: tuple[bool, bool]) -> None:
+        """Whether the streams of requests and of responses are followed from their first byte."""
+        ...
+
+    def read(self, role: Role, stream: Stream, segment: Segment) -> None:
+        """Read on, as far as bytes have passed; ``segment`` is the last one of ``stream``."""
+        ...
+
+    def lose(self, role: Role, stream: Stream) -> None:
+        """The place in ``stream`` is lost; a later segment may begin where it can be told."""
+        ...
+
+    def abandon(self) -> list[Entry]:
+        """The exchanges that are open, oldest first. Nothing more will be read."""
+        ...
+
+    def describe(
+        self, side: Side, ends: tuple[Address, Address], request: Any, response: Any
+    ) -> Description:
+        """As :meth:`Parser.describe`."""
+        ...
+
+
 class Recognizer(Protocol):
     """A protocol as the registry lists it."""
 
     name: str
+    multiplexed: bool  # its exchanges overlap: :meth:`parser` gives a MultiplexParser
     opaque: bool  # recognised only to be named: nothing in it is read
+    beginning: bytes  # how every connection begins, 8 bytes; empty if that is not so
     response_start: bytes  # how every response begins; may be empty (at most 8 bytes)
 
     def recognize(self, head: bytes, at_start: bool) -> Likeness:
         """What ``head`` is the beginning of. ``at_start``: nothing passed before it."""
         ...
 
-    def parser(self) -> Parser[Any]:
-        """A reader for a new connection. Raises ``NotImplementedError`` if opaque."""
+    def parser(self) -> Any:
+        """A :class:`Parser` or :class:`MultiplexParser` for a new connection.
+
+        Raises ``NotImplementedError`` if opaque.
+        """
         ...

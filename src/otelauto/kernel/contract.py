@@ -27,6 +27,7 @@ ENUMS: Final = (
     "capture_mode",
     "segment_flag",
     "socket_role",
+    "endpoint_kind",
     "process_event_kind",
     "target_state",
     "counter",

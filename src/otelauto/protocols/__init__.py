@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from otelauto.flows.vocabulary import Recognizer
 from otelauto.protocols.http1 import Http1
-from otelauto.protocols.opaque import Http2, Tls
+from otelauto.protocols.http2 import Http2
+from otelauto.protocols.opaque import Tls
 from otelauto.protocols.settings import ProtocolSettings
 
 
 def protocols(settings: ProtocolSettings) -> tuple[Recognizer, ...]:
     """The registry. The order does not matter: each recognises its own bytes only."""
-    return (Http1(settings), Tls(), Http2())
+    return (Http1(settings), Http2(settings), Tls())

@@ -49,6 +49,8 @@ class Http1:
 
     name = "http"
     opaque = False
+    multiplexed = False
+    beginning = b""
     response_start = b"HTTP/1."
 
     def __init__(self, settings: ProtocolSettings) -> None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from otelauto.flows.vocabulary import Message, Role, Stream, TraceContext
+from otelauto.flows.vocabulary import Role, Stream
 from otelauto.protocols.http1_head import CONFLICT, Fields
+from otelauto.protocols.http_message import HttpMessage
 
 _TERMINATOR = b"\r\n0\r\n\r\n"  # the end of a chunked body without trailers
 _CHUNK_LINE_MAX = 4096
@@ -35,22 +36,14 @@ class Chunk(enum.Enum):
 
 
 @dataclass(slots=True)
-class Http1Message(Message):
-    """A request or a response: what its head says, and how far its body has come."""
+class Http1Message(HttpMessage):
+    """A message with its framing."""
 
     role: Role = Role.REQUEST
-    version: str = ""
-    method: bytes = b""
-    target: bytes = b""
-    status: int = 0
-    host: bytes | None = None
-    user_agent: bytes | None = None
-    parent: TraceContext | None = None
     expects_continue: bool = False
     framing: Framing = Framing.NONE
     declared: int | None = None  # Content-Length, where it frames a body
     body_start: int = 0
-    wire_size: int = 0  # body bytes on the wire so far, chunk framing included
     decoded: int = 0  # sum of the chunk sizes so far
     chunk: Chunk = Chunk.SIZE
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from otelauto.flows.vocabulary import (
     Address,
     Attributes,
@@ -11,8 +13,8 @@ from otelauto.flows.vocabulary import (
     Instrument,
     Side,
 )
-from otelauto.protocols.http1_body import Http1Message
 from otelauto.protocols.http1_head import KNOWN_METHODS
+from otelauto.protocols.http_message import HttpMessage
 from otelauto.protocols.settings import ProtocolSettings
 from otelauto.protocols.url import Target, redact_query, split_authority, split_target, text
 
@@ -84,16 +86,19 @@ class Describer:
         side: Side,
         ends: tuple[Address, Address],
         client: Address,
-        request: Http1Message,
-        response: Http1Message | None,
+        request: HttpMessage,
+        response: HttpMessage | None,
     ) -> Description:
         """``client`` is who sent the request as far as is known: the peer, or whom it proxies."""
         method = KNOWN_METHODS.get(request.method)
         target = split_target(request.target, request.method == b"CONNECT")
+        if request.scheme:
+            target = replace(target, scheme=text(request.scheme))
         attributes = dict(self._constants(side, ends[1], client))
-        attributes["http.request.method"] = method or "_OTHER"
-        if method is None:
-            attributes["http.request.method_original"] = text(request.method)
+        if request.method:
+            attributes["http.request.method"] = method or "_OTHER"
+            if method is None:
+                attributes["http.request.method_original"] = text(request.method)
         if request.version:
             attributes["network.protocol.version"] = request.version
         self._add_url(attributes, side, ends, request, target)
@@ -105,6 +110,8 @@ class Describer:
             error = _add_response(attributes, side, response)
         if request.truncated or (response is not None and response.truncated):
             attributes["otelauto.head.truncated"] = True
+        if unknown := request.unknown + (response.unknown if response is not None else 0):
+            attributes["otelauto.fields.unknown"] = unknown
         return Description(
             method or "HTTP",
             attributes,
@@ -126,7 +133,7 @@ class Describer:
         attributes: Attributes,
         side: Side,
         ends: tuple[Address, Address],
-        request: Http1Message,
+        request: HttpMessage,
         target: Target,
     ) -> None:
         attributes["url.scheme"] = target.scheme
@@ -136,7 +143,7 @@ class Describer:
             attributes["server.address"] = host
         if port:
             attributes["server.port"] = port
-        if target.path is None:
+        if not target.path:
             return
         attributes["url.path"] = target.path
         query = redact_query(target.query) if self._settings.capture_query else ""
@@ -181,7 +188,7 @@ def _full_url(target: Target, host: str, port: int, query: str) -> str:
     return f"{target.scheme}://{user}{host}{written}{target.path}{'?' + query if query else ''}"
 
 
-def _add_size(attributes: Attributes, half: str, message: Http1Message) -> None:
+def _add_size(attributes: Attributes, half: str, message: HttpMessage) -> None:
     """The exact size where it is known, else what went over the wire behind a head known whole."""
     size = message.body_size()
     if size is not None:
@@ -190,11 +197,13 @@ def _add_size(attributes: Attributes, half: str, message: Http1Message) -> None:
         attributes[f"otelauto.http.{half}.wire_size"] = message.wire_size
 
 
-def _add_response(attributes: Attributes, side: Side, response: Http1Message) -> bool:
+def _add_response(attributes: Attributes, side: Side, response: HttpMessage) -> bool:
     """Add status and size; returns whether the exchange failed."""
     status = response.status
-    attributes["http.response.status_code"] = status
     _add_size(attributes, "response", response)
+    if not status:
+        return False
+    attributes["http.response.status_code"] = status
     failed = status >= 500 or (status >= 400 and side is Side.CLIENT)
     if failed:
         attributes["error.type"] = str(status)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from otelauto.flows.vocabulary import Likeness, Message, Parser
 
-_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113, section 3.4
 _TLS_HEADER = 6  # record header (RFC 8446, section 5.1) and the handshake type
 _CLIENT_HELLO = 1
 _SERVER_HELLO = 2
@@ -15,6 +14,8 @@ class Opaque:
     """A name for bytes that are left alone."""
 
     opaque = True
+    multiplexed = False
+    beginning = b""
     response_start = b""
 
     def parser(self) -> Parser[Message]:
@@ -38,17 +39,3 @@ class Tls(Opaque):
         if head[5] == _CLIENT_HELLO:
             return Likeness.REQUEST
         return Likeness.RESPONSE if head[5] == _SERVER_HELLO else Likeness.NO
-
-
-class Http2(Opaque):
-    """HTTP/2 with prior knowledge; its frames are not read."""
-
-    name = "http2"
-
-    def recognize(self, head: bytes, at_start: bool) -> Likeness:
-        """The connection preface."""
-        if not at_start:
-            return Likeness.NO
-        if head.startswith(_HTTP2_PREFACE):
-            return Likeness.REQUEST
-        return Likeness.MAYBE if _HTTP2_PREFACE.startswith(head) else Likeness.NO

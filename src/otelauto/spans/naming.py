@@ -23,6 +23,8 @@ _COMMON = {
     "network.peer.address": "net.sock.peer.addr",
     "network.peer.port": "net.sock.peer.port",
     "network.protocol.version": "http.flavor",
+    "rpc.response.status_code": "rpc.grpc.status_code",
+    "rpc.system.name": "rpc.system",
     "url.full": "http.url",
     "url.path": "http.target",
     "url.scheme": "http.scheme",
@@ -44,6 +46,14 @@ SPAN_ATTRIBUTES: Mapping[Side, Mapping[str, str]] = {
 CLIENT_PEER = "net.peer.name"
 CLIENT_METRIC_PEER = "net.sock.peer.name"
 
+# What had another value, too: the full path, and the number of the status.
+_METHOD, _STATUS = "rpc.method", "rpc.response.status_code"
+_GRPC_CODES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
+    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+
 INSTRUMENTS = {
     "http.server.request.duration": "http.server.duration",
     "http.client.request.duration": "http.client.duration",
@@ -51,6 +61,8 @@ INSTRUMENTS = {
     "http.client.request.body.size": "http.client.request.size",
     "http.server.response.body.size": "http.server.response.size",
     "http.client.response.body.size": "http.client.response.size",
+    "rpc.server.call.duration": "rpc.server.duration",
+    "rpc.client.call.duration": "rpc.client.duration",
 }
 DURATION_BUCKETS = (
     0.0, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -66,6 +78,8 @@ class Naming2023:
     def __call__(self, exchange: Exchange, span: Span) -> None:
         """Rename the span's attributes and instruments."""
         names = SPAN_ATTRIBUTES[span.side]
+        if _METHOD in span.attributes:
+            _revalue(span)
         renamed: Attributes = {names.get(k, k): v for k, v in span.attributes.items()}
         if span.side is Side.CLIENT and CLIENT_PEER in renamed:
             renamed[CLIENT_METRIC_PEER] = renamed[CLIENT_PEER]
@@ -78,6 +92,17 @@ class Naming2023:
                 tuple(_rename(instrument, span.side) for instrument in span.instruments),
             )
         span.instruments = instruments
+
+
+def _revalue(span: Span) -> None:
+    """The values of 2023 of a remote procedure call."""
+    method = f"/{span.attributes[_METHOD]}"
+    if span.name == span.attributes[_METHOD]:
+        span.name = method
+    span.attributes[_METHOD] = method
+    status = span.attributes.get(_STATUS)
+    if status in _GRPC_CODES:
+        span.attributes[_STATUS] = _GRPC_CODES.index(str(status))
 
 
 def _rename(instrument: Instrument, side: Side) -> Instrument:

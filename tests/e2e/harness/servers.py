@@ -168,6 +168,16 @@ TLS = (
     Server("go-net/http-tls-stripped", _built("nethttp-stripped"), env=MULTIPATH, tls=True),
 )
 
+# What speaks HTTP/2 without TLS.
+HTTP2 = (
+    Server("go-h2c", _built("h2c"), env=MULTIPATH),
+    Server("node-http2", _node("http2.js")),
+)
+GRPC = (
+    Server("go-grpc", _built("grpc"), env=SINGLE_PATH),
+    Server("python-grpcio", _python("grpc_server.py")),
+)
+
 
 @contextlib.contextmanager
 def running(server: Server, directory: Path) -> Iterator[Running]:
@@ -202,8 +212,8 @@ def running(server: Server, directory: Path) -> Iterator[Running]:
 def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
     programs = (
-        "client", "epoll", "fetch", "gin", "gorilla", "hyper-server", "nethttp", "nethttp-pie",
-        "nethttp-stripped", "tlsecho", "java/Server.class",
+        "client", "epoll", "fetch", "gin", "gorilla", "grpc", "h2c", "hyper-server", "nethttp",
+        "nethttp-pie", "nethttp-stripped", "tlsecho", "java/Server.class",
     )  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):

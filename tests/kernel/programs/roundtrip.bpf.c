@@ -65,7 +65,7 @@ int emit_each(void *context)
 		.netns = 0x7b7c7d7e,
 		.time = 0xf0f1f2f3f4f5f6f7,
 	};
-	struct endpoint_key key = { .netns = 0x81828384, .port = 0x8586, .local = 0x8788 };
+	struct endpoint_key key = { .netns = 0x81828384, .port = 0x8586, .kind = 0x8788 };
 	struct verdict verdict = {
 		.mode = MODE_HEADS,
 		.want = { 0x91929394, 0x95969798 },

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gRPC: what is said of a call, and the counting of messages."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.wire.http2 import (
+    END_STREAM,
+    GRPC_HEAD,
+    asks,
+    calls,
+    data,
+    grpc_trailers,
+    hello,
+    message,
+    says,
+)
+from tests.wire.wire import CLIENT, SERVER, Wire, read
+
+from otelauto.flows.vocabulary import Exchange, Side
+from otelauto.protocols import grpc
+from otelauto.spans.chain import to_span
+from otelauto.spans.naming import Naming2023
+from otelauto.spans.select import Select
+from otelauto.spans.span import Service
+
+SERVICE = Service("shop", "", "1")
+Fields = list[tuple[str, str]]
+
+
+def call(trailers: Fields, view: str = SERVER, *more: tuple[str, str]) -> Exchange:
+    c, s, begins, answers = hello()
+    wire = Wire(view=view).open()
+    wire.send(
+        CLIENT, begins + c.head(1, calls("/p.S/Get", *more)) + data(1, message(4), END_STREAM)
+    )
+    wire.send(SERVER, answers + s.head(1, GRPC_HEAD) + data(1, message(9)))
+    wire.send(SERVER, s.head(1, trailers, END_STREAM))
+    (exchange,) = read(wire)
+    return exchange
+
+
+def test_attributes() -> None:
+    context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    exchange = call(
+        grpc_trailers(5, "no%20such%20%E2%82%AC"),
+        SERVER,
+        ("grpc-timeout", "1500m"),
+        ("traceparent", context),
+    )
+    assert exchange.name == "p.S/Get"
+    assert exchange.path is None
+    assert exchange.parent is not None
+    assert exchange.attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "p.S/Get",
+        "rpc.response.status_code": "NOT_FOUND",
+        "server.address": "svc.example",
+        "server.port": 8080,
+        "client.address": "10.0.0.1",
+        "client.port": 40000,
+        "network.peer.address": "10.0.0.1",
+        "network.peer.port": 40000,
+        "otelauto.rpc.status_message": "no such €",
+        "otelauto.rpc.timeout": 1.5,
+        "otelauto.rpc.request.messages": 1,
+        "otelauto.rpc.request.size": 4,
+        "otelauto.rpc.response.messages": 1,
+        "otelauto.rpc.response.size": 9,
+    }
+    assert [i.name for i in exchange.instruments] == ["rpc.server.call.duration"]
+
+
+@pytest.mark.parametrize("code", range(17))
+def test_which_codes_are_errors(code: int) -> None:
+    for view, side in ((SERVER, Side.SERVER), (CLIENT, Side.CLIENT)):
+        exchange = call(grpc_trailers(code), view)
+        failed = code in (2, 4, 12, 13, 14, 15) if side is Side.SERVER else code != 0
+        assert exchange.side is side
+        assert exchange.error is failed
+        assert exchange.attributes.get("error.type") == (grpc.CODES[code] if failed else None)
+        unknown = code == 12 and side is Side.SERVER
+        assert exchange.attributes["rpc.method"] == ("_OTHER" if unknown else "p.S/Get")
+
+
+def test_a_status_that_there_is_not() -> None:
+    assert call([("grpc-status", "17")]).attributes["rpc.response.status_code"] == "_OTHER"
+    assert "rpc.response.status_code" not in call([("x", "y")]).attributes
+
+
+def test_an_answer_of_somebody_who_knows_http_only() -> None:
+    c, s, begins, answers = hello()
+    wire = Wire(view=CLIENT).open()
+    wire.send(CLIENT, begins + c.head(1, calls("/p.S/Get")) + data(1, message(4), END_STREAM))
+    wire.send(SERVER, answers + s.head(1, says(503), END_STREAM))
+    (exchange,) = read(wire)
+    assert exchange.attributes["http.response.status_code"] == 503
+    assert exchange.attributes["error.type"] == "503"
+    assert "rpc.response.status_code" not in exchange.attributes
+
+
+def test_names_of_2023() -> None:
+    stages = [Select(as_2023=True), Naming2023()]
+    span = to_span(call(grpc_trailers(14)), SERVICE, stages)
+    assert span.name == "/p.S/Get"
+    said = {k: v for k, v in span.attributes.items() if k.startswith("rpc.") or "net." in k}
+    assert said == {
+        "rpc.method": "/p.S/Get",
+        "rpc.system": "grpc",
+        "rpc.grpc.status_code": 14,
+        "net.sock.peer.addr": "10.0.0.1",
+        "net.sock.peer.port": 40000,
+        "net.host.name": "svc.example",
+        "net.host.port": 8080,
+    }
+    (instrument,) = span.instruments
+    assert instrument.name == "rpc.server.duration"
+    assert instrument.attributes == ("rpc.system", "rpc.method", "rpc.grpc.status_code")
+
+
+def test_other_content_types_are_http() -> None:
+    for content_type in ("application/grpcish", "application/json"):
+        c, s, begins, answers = hello()
+        wire = Wire().open()
+        wire.send(
+            CLIENT, begins + c.head(1, asks("/p.S/Get", "POST", ("content-type", content_type)))
+        )
+        wire.send(SERVER, answers + s.head(1, says(200), END_STREAM))
+        (exchange,) = read(wire)
+        assert exchange.attributes["url.path"] == "/p.S/Get"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(b"1H", 3600.0), (b"2M", 120.0), (b"10S", 10.0), (b"99999999m", 99999.999), (b"5u", 5e-6),
+     (b"7n", 7e-9), (b"", None), (b"S", None), (b"123456789S", None), (b"-1S", None),
+     (b"1x", None)],
+)  # fmt: skip
+def test_timeouts(value: bytes, seconds: float | None) -> None:
+    assert grpc.timeout_seconds(value) == (None if seconds is None else pytest.approx(seconds))
+
+
+@given(st.lists(st.integers(0, 300), max_size=8), st.lists(st.integers(0, 1000), max_size=10))
+def test_messages_are_counted_however_they_are_cut(sizes: list[int], cuts: list[int]) -> None:
+    body = b"".join(message(size) for size in sizes)
+    counted = grpc.Messages()
+    at = 0
+    for cut in sorted({min(cut, len(body)) for cut in cuts} | {len(body)}):
+        counted.feed(body[at:cut])
+        at = cut
+    assert (counted.count, counted.size, counted.exact) == (len(sizes), sum(sizes), True)
+    assert counted.proved is bool(sizes)
+
+
+def test_bytes_that_were_not_seen() -> None:
+    counted = grpc.Messages()
+    counted.feed(message(100)[:50])
+    counted.skip(55)
+    assert counted.exact
+    counted.feed(message(3))
+    counted.skip(1)
+    assert not counted.exact
+    assert not counted.proved
