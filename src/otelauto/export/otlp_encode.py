@@ -12,8 +12,9 @@ import struct
 from collections.abc import Sequence
 
 from otelauto.export.encoded import EncodedSpans, Item
-from otelauto.export.protobuf import double, integer, sized, text, varint
+from otelauto.export.protobuf import double, head, integer, sized, text, varint
 from otelauto.export.red import Collected, Point
+from otelauto.export.transport import Piece
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument, Side
 from otelauto.hot.cells import Series
 from otelauto.spans.clock import WallClock
@@ -99,20 +100,29 @@ class SpanEncoder:
         self._names: dict[tuple[str, Side], bytes] = {}
         self._keys: dict[str, bytes] = {}
 
-    def encode(self, spans: Sequence[Item]) -> bytes:
-        """An ExportTraceServiceRequest, spans grouped by service in order of appearance."""
+    def encode(self, spans: Sequence[Item]) -> list[Piece]:
+        """An ExportTraceServiceRequest, spans grouped by service in order of appearance.
+
+        What was encoded before stays where it is: a copy of megabytes costs more than all the rest.
+        """
         grouped: dict[Service, list[bytes]] = {}
+        blocks: dict[Service, list[memoryview]] = {}
         for span in spans:
+            group = grouped.setdefault(span.service, [self._scope])
             if isinstance(span, EncodedSpans):
-                grouped.setdefault(span.service, [self._scope]).append(span.data)
+                blocks.setdefault(span.service, []).append(span.data)
                 continue
             encoded = self._span(span)
-            group = grouped.setdefault(span.service, [self._scope])
             group.append(b"\x12%b%b" % (varint(len(encoded)), encoded))  # ScopeSpans.spans = 2
-        return b"".join(
-            sized(1, self._resources.get(service) + sized(2, b"".join(group)))
-            for service, group in grouped.items()
-        )
+        message: list[Piece] = []
+        for service, group in grouped.items():
+            resource, first = self._resources.get(service), b"".join(group)
+            there = blocks.get(service, [])
+            size = len(first) + sum(map(len, there))
+            scope_spans = head(2, size)
+            resource_spans = head(1, len(resource) + len(scope_spans) + size)
+            message += [resource_spans + resource + scope_spans + first, *there]
+        return message
 
     def _span(self, span: Span) -> bytes:
         wall_ns = self._clock.wall_ns

@@ -22,7 +22,7 @@ from otelauto.export.exporter import (
 from otelauto.export.otlp_encode import MetricEncoder, SpanEncoder
 from otelauto.export.red import Red
 from otelauto.export.retry import FIRST_PAUSE_S, LIMIT_S, Retry, asked_pause_s
-from otelauto.export.transport import Answer, Transport, Verdict
+from otelauto.export.transport import Transport, Verdict
 from otelauto.export.worker import Worker
 from otelauto.spans.clock import WallClock, boot_now_ns
 
@@ -105,7 +105,7 @@ class OtlpTraces:
 
     def _export(self, batch: list[Item]) -> None:
         count = sum(map(spans_of, batch))
-        answer = self._post(self._encoder.encode(batch))
+        answer = self._retry.send(self._encoder.encode(batch))
         worker = self._worker
         if answer.verdict is Verdict.ACCEPTED:
             rejected = min(max(answer.rejected, 0), count)
@@ -121,9 +121,6 @@ class OtlpTraces:
             reason = Reason.SHUTDOWN if self._closing.is_set() else Reason.UNREACHABLE
         worker.drop(count, reason)
         self._report(f"{count} spans given up: {answer.error}")
-
-    def _post(self, body: bytes) -> Answer:
-        return self._retry.send(body)
 
     def _report(self, error: str) -> None:
         self._trouble.report(f"{self._transport.url}: {error}")

@@ -7,12 +7,12 @@ without a body; 429, 502, 503, 504 and no answer may be retried; anything else m
 
 from __future__ import annotations
 
-import gzip
 import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import urlsplit
@@ -28,9 +28,12 @@ from otelauto.export.transport import (
     NO_TIME,
     STOPPED,
     Answer,
+    Body,
     Compression,
+    Piece,
     Verdict,
     accepted,
+    pieces_of,
     rpc_status,
     shortened,
     shown,
@@ -41,6 +44,8 @@ LOG = logging.getLogger("otelauto.export.otlp")
 
 RETRYABLE = frozenset({429, 502, 503, 504})
 GZIP_LEVEL = 1
+GZIP_WINDOW = 16 + zlib.MAX_WBITS  # 16: with a gzip header
+VECTORS_MAX = 1024  # pieces that one sendmsg(2) takes (IOV_MAX)
 
 
 class OtlpHttp:
@@ -87,12 +92,13 @@ class OtlpHttp:
         self._ends: frozenset[End] | None = None
         self._aborted = False
 
-    def post(self, body: bytes, seconds_left: float | None = None) -> Answer:
+    def post(self, body: Body, seconds_left: float | None = None) -> Answer:
         """Send one message. ``seconds_left`` shortens the timeout (a deadline of the caller's)."""
-        if (refusal := too_large(body)) is not None:
+        pieces = pieces_of(body)
+        if (refusal := too_large(sum(map(len, pieces)))) is not None:
             return refusal
         if self._compression is Compression.GZIP:
-            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+            pieces = _packed(pieces)
         timeout = shortened(self._timeout_s, seconds_left)
         if timeout is not None and timeout <= 0:
             return Answer(Verdict.RETRY, NO_TIME)
@@ -104,7 +110,7 @@ class OtlpHttp:
             return Answer(Verdict.RETRY, error.message)
         kept = self._connection is not None
         try:
-            return self._exchange(body, timeout)
+            return self._exchange(pieces, timeout)
         except (HTTPException, OSError) as error:
             self._hang_up()
             # The server may close a kept connection at any time: the first failure on one that was
@@ -112,7 +118,7 @@ class OtlpHttp:
             if not kept or self._aborted or isinstance(error, TimeoutError):
                 return Answer(Verdict.RETRY, _explain(error))
         try:
-            return self._exchange(body, timeout)
+            return self._exchange(pieces, timeout)
         except (HTTPException, OSError) as error:
             self._hang_up()
             return Answer(Verdict.RETRY, _explain(error))
@@ -132,9 +138,12 @@ class OtlpHttp:
         """Close the connection."""
         self._hang_up()
 
-    def _exchange(self, body: bytes, timeout: float | None) -> Answer:
+    def _exchange(self, pieces: Sequence[Piece], timeout: float | None) -> Answer:
         connection = self._connect(timeout)
-        connection.request("POST", self._request_target(), body=body, headers=self._headers())
+        headers = self._headers()
+        headers["content-length"] = str(sum(map(len, pieces)))
+        connection.request("POST", self._request_target(), headers=headers)
+        _send_all(connection.sock, pieces, timeout)
         response = connection.getresponse()
         data = response.read(MAX_ANSWER + 1)
         if response.will_close or len(data) > MAX_ANSWER:
@@ -199,6 +208,40 @@ class OtlpHttp:
             self._connection = None
             self._own_traffic.closed(self._ends)
             self._ends = None
+
+
+def _packed(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces as one gzip stream, in pieces."""
+    packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_WINDOW)
+    return [*map(packer.compress, pieces), packer.flush()]
+
+
+def _send_all(sock: socket.socket, pieces: Sequence[Piece], timeout: float | None) -> None:
+    """Send all pieces within ``timeout`` seconds, as they lie in memory.
+
+    Raises:
+        TimeoutError: the time was over first.
+        OSError: the connection broke.
+    """
+    give_up_at = None if timeout is None else time.monotonic() + timeout
+    left = [memoryview(piece) for piece in pieces if piece]
+    while left:
+        if give_up_at is not None:
+            sock.settimeout(max(give_up_at - time.monotonic(), 1e-6))
+        sent = _send_some(sock, left[:VECTORS_MAX])
+        done = 0
+        while done < len(left) and sent >= len(left[done]):
+            sent -= len(left[done])
+            done += 1
+        del left[:done]
+        if sent:
+            left[0] = left[0][sent:]
+    sock.settimeout(timeout)
+
+
+def _send_some(sock: socket.socket, pieces: Sequence[memoryview]) -> int:
+    """Send what goes at once; returns how many bytes. TLS takes one piece at a time."""
+    return sock.send(pieces[0]) if isinstance(sock, ssl.SSLSocket) else sock.sendmsg(pieces)
 
 
 def _split(url: str) -> tuple[str, str, int, str]:

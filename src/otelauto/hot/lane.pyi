@@ -109,5 +109,5 @@ class Lane(Sink):
     def take_overflows(self) -> dict[str, int]:
         """Overflows by limit since the last call (``"route"`` is that of routes)."""
 
-    def take_spans(self) -> list[tuple[Service, int, bytes]]:
+    def take_spans(self) -> list[tuple[Service, int, memoryview]]:
         """Spans since the last call: service, how many, encoded one behind another."""

@@ -359,13 +359,12 @@ cdef class Lane(Sink):
 
     cdef int forget(self) except -1:
         """Begin anew: services, routes or series are not what they were."""
-        cdef Batch batch
         self.seen = self.epoch.value
         if self.rows.full:
             self.epoch.value += 1
             self.seen = self.epoch.value
         self.rows.clear()
-        self.finished += [batch.taken() for batch in self.batches if batch.count]
+        self.finished = self.take_spans()
         self.services, self.numbers, self.batches = [], {}, []
         return 0
 
@@ -459,8 +458,6 @@ cdef class Lane(Sink):
     def take_spans(self):
         cdef Batch batch
         taken, self.finished = self.finished, []
-        for number, batch in enumerate(self.batches):
-            if batch.count:
-                taken.append(batch.taken())
-                batch.size = batch.count = 0
+        for batch in self.batches:
+            taken += batch.taken()
         return taken

@@ -4,14 +4,17 @@
 What is written here decodes to the same as what export/otlp_encode.py writes.
 """
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
 from otelauto.hot.http1 cimport Span as Text, hex_value
 
 cdef enum:
+    BLOCK_SIZE = 64 << 10  # less than what malloc gives back to the kernel each time (memory.py)
+    SPARE_MAX = 64
     POOL_SIZE = 4096
     SAMPLED = 1
     FIXED_SIZE = 128  # more than what ids, times, tags and sizes need
@@ -38,29 +41,68 @@ cdef class Template:
         self.url = url
 
 
+cdef uint8_t* spare[SPARE_MAX]  # blocks that nobody uses; the interpreter lock guards them
+cdef uint32_t spare_count = 0
+
+
+cdef class Chunk:
+    """A block of encoded spans, which can be read as bytes. It goes back when nobody reads it."""
+
+    def __cinit__(self, size_t room):
+        global spare_count
+        self.room = max(room, <size_t> BLOCK_SIZE)
+        if self.room == BLOCK_SIZE and spare_count:
+            spare_count -= 1
+            self.data = spare[spare_count]
+        else:
+            self.data = <uint8_t*> malloc(self.room)
+        if self.data == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        global spare_count
+        if self.room == BLOCK_SIZE and spare_count < SPARE_MAX and self.data != NULL:
+            spare[spare_count] = self.data
+            spare_count += 1
+        else:
+            free(self.data)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.size, 1, flags)
+
+
 cdef class Batch:
     """Encoded spans of one service."""
 
     def __cinit__(self, service):
         self.service = service
-
-    def __dealloc__(self):
-        free(self.data)
+        self.full = []
 
     cdef uint8_t* reserve(self, size_t more) except NULL:
-        cdef size_t room
-        cdef uint8_t* data
-        if self.size + more > self.room:
-            room = max(2 * self.room, self.size + more, <size_t> 4096)
-            data = <uint8_t*> realloc(self.data, room)
-            if data == NULL:
-                raise MemoryError
-            self.data, self.room = data, room
-        return self.data + self.size
+        if self.chunk is None or self.chunk.size + more > self.chunk.room:
+            self.end_chunk()
+            self.chunk = Chunk(more)
+        return self.chunk.data + self.chunk.size
 
-    def taken(self):
-        """(service, number of spans, their bytes)."""
-        return self.service, self.count, PyBytes_FromStringAndSize(<char*> self.data, self.size)
+    cdef int end_chunk(self) except -1:
+        if self.count == 0:
+            return 0
+        cdef Chunk chunk = self.chunk
+        if 2 * chunk.size < chunk.room:  # what waits in a queue must not hold twice its room
+            data = PyBytes_FromStringAndSize(<char*> chunk.data, chunk.size)
+            chunk.size = 0
+        else:
+            data = chunk
+            self.chunk = None
+        self.full.append((self.service, self.count, memoryview(data)))
+        self.count = 0
+        return 0
+
+    cdef list taken(self):
+        """(service, number of spans, their bytes), for each block."""
+        self.end_chunk()
+        full, self.full = self.full, []
+        return full
 
 
 cdef class Pool:
@@ -227,6 +269,6 @@ cdef class Writer:
             memmove(begin + prefix, body, size)
         begin[0] = 0x12
         put_varint(begin + 1, size)
-        batch.size += prefix + size
+        batch.chunk.size += prefix + size
         batch.count += 1
         return 0
