@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.points import point_of
 from tests.wire.wire import BEGIN_NS
 
 from otelauto.config import Purpose, load
@@ -101,8 +102,8 @@ class Agent:
 
     def _series(self) -> Iterable[tuple[str, tuple[object, ...]]]:
         for one in self.publisher.red.collect():
-            for instrument, points in one.points:
-                for point in points:
+            for instrument, every in one.series:
+                for point in map(point_of, every):
                     labels = sorted(point.series.attributes.items())
                     yield (
                         f"{one.service.name} {instrument.name} {labels}",

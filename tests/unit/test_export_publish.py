@@ -157,5 +157,5 @@ def test_a_share_of_the_traces_is_exported_and_everything_is_measured(tmp_path: 
     assert made._counters.get(SPANS_SAMPLED_OUT) == 4000 - len(some)
     assert made.processed == 6000
     (collected,) = made.red.collect()
-    ((_, (point,)),) = collected.points
-    assert point.count == 6000
+    ((_, (series,)),) = collected.series
+    assert series.count == 6000

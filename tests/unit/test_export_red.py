@@ -10,9 +10,10 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.points import Point, point_of
 
 from otelauto.counters import Counters
-from otelauto.export.red import NOT_MEASURABLE, SERIES_OVERFLOWED, Point, Red
+from otelauto.export.red import NOT_MEASURABLE, SERIES_OVERFLOWED, Red
 from otelauto.flows.vocabulary import Attributes, Instrument, Side
 from otelauto.spans.span import Service, Span
 
@@ -37,12 +38,12 @@ def span(
 
 def points(red: Red, service: str = "shop", instrument: str = "took") -> list[Point]:
     return [
-        point
+        point_of(series)
         for one in red.collect()
         if one.service.name == service
-        for described, found in one.points
+        for described, every in one.series
         if described.name == instrument
-        for point in found
+        for series in every
     ]
 
 
@@ -99,8 +100,8 @@ def test_aggregation_is_exact(spans: list[Span], step: int) -> None:
             p.count, p.sum, p.minimum, p.maximum, p.buckets
         )
         for one in red.collect()
-        for instrument, ps in one.points
-        for p in ps
+        for instrument, every in one.series
+        for p in map(point_of, every)
     }  # fmt: skip
     assert found == naive(spans)
 

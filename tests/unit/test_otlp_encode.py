@@ -175,20 +175,20 @@ def test_metrics(spans: list[Span]) -> None:
             assert decoded(list(resource.resource.attributes)) == RESOURCES[one.service.name]
             (scope,) = resource.scope_metrics
             assert (scope.scope.name, scope.scope.version) == ("otelauto", "1.2")
-            expected = [(i, ps) for i, ps in one.points if ps]
-            for metric, (instrument, points) in zip(scope.metrics, expected, strict=True):
+            expected = [(i, every) for i, every in one.series if every]
+            for metric, (instrument, every) in zip(scope.metrics, expected, strict=True):
                 assert (metric.name, metric.unit, metric.description) == (
                     instrument.name, instrument.unit, instrument.description
                 )  # fmt: skip
                 assert metric.WhichOneof("data") == "histogram"
                 assert metric.histogram.aggregation_temporality == 2
-                for found, point in zip(metric.histogram.data_points, points, strict=True):
-                    assert decoded(list(found.attributes)) == typed(point.series.attributes)
+                for found, series in zip(metric.histogram.data_points, every, strict=True):
+                    assert decoded(list(found.attributes)) == typed(series.attributes)
                     assert found.start_time_unix_nano == WALL + 1000
                     assert found.time_unix_nano == WALL + 5000
-                    assert (found.count, found.sum) == (point.count, point.sum)
-                    assert (found.min, found.max) == (point.minimum, point.maximum)
-                    assert list(found.bucket_counts) == point.buckets
+                    assert (found.count, found.sum) == (series.count, series.sum)
+                    assert (found.min, found.max) == (series.minimum, series.maximum)
+                    assert sum(found.bucket_counts) == series.count
                     assert tuple(found.explicit_bounds) == instrument.buckets
 
 

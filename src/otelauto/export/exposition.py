@@ -11,11 +11,10 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
-from otelauto.export.red import Collected, Point
+from otelauto.export.red import Collected
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
-from otelauto.hot.cells import Series
+from otelauto.hot.cells import Lines, Series
 from otelauto.spans.service import identity_attributes
 from otelauto.spans.span import Service
 
@@ -40,7 +39,6 @@ _UNITS = {
 _NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9:]+")
 _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]+")
 _ANNOTATION = re.compile(r"\{[^}]*\}")
-LABELS = b"\0"  # where a template's labels go; no name and no number has this byte
 
 
 def encoded(text: str) -> bytes:
@@ -155,25 +153,23 @@ class RedExposition:
         """Pieces of UTF-8: ``target_info``, then each histogram family, a series a piece."""
         if collected:
             yield encoded(self._target_info(collected, fmt))
-        families: dict[str, list[tuple[Instrument, Service, list[Point]]]] = {}
+        families: dict[str, list[tuple[Instrument, Service, list[Series]]]] = {}
         for one in collected:
-            for instrument, points in one.points:
+            for instrument, every in one.series:
                 name, _ = metric_name(instrument.name, instrument.unit)
-                families.setdefault(name, []).append((instrument, one.service, points))
+                families.setdefault(name, []).append((instrument, one.service, every))
         kept: dict[Series, bytes] = {}
         for name in sorted(families):
             members = families[name]
             instrument = members[0][0]
             _, unit = metric_name(instrument.name, instrument.unit)
             yield encoded(header(name, "histogram", instrument.description, unit, fmt))
-            for member, service, points in members:
-                template = _template(name, member, fmt)
+            for member, service, every in members:
+                lines = _lines(name, member, fmt)
                 base = identity_attributes(service)
-                for point in points:
-                    text = self._label_text(point.series, base)
-                    kept[point.series] = text
-                    numbers = (*accumulate(point.buckets), encoded(number(point.sum)), point.count)
-                    yield (template % numbers).replace(LABELS, text)
+                for series in every:
+                    text = kept[series] = self._label_text(series, base)
+                    yield lines.written(series, text)
         self._labels = kept
 
     def _label_text(self, series: Series, base: Attributes) -> bytes:
@@ -190,13 +186,12 @@ class RedExposition:
         return "".join(lines)
 
 
-def _template(name: str, instrument: Instrument, fmt: Format) -> bytes:
-    """All lines of one histogram: ``LABELS`` where its labels go, % conversions for its numbers.
-
-    Conversions of the labels too would take twice as long: they are the same on every line.
-    """
-    escaped = name.replace("%", "%%")
-    lines = [f'{escaped}_bucket{{\0,le="{bound(b, fmt)}"}} %d\n' for b in instrument.buckets]
-    lines.append(f'{escaped}_bucket{{\0,le="+Inf"}} %d\n')
-    lines.append(f"{escaped}_sum{{\0}} %b\n{escaped}_count{{\0}} %d\n")
-    return encoded("".join(lines))
+def _lines(name: str, instrument: Instrument, fmt: Format) -> Lines:
+    """All lines of the histograms of an instrument, but for their labels and numbers."""
+    texts = [*(bound(b, fmt) for b in instrument.buckets), "+Inf"]
+    return Lines(
+        encoded(f"{name}_bucket{{"),
+        [encoded(f',le="{text}"}} ') for text in texts],
+        encoded(f"{name}_sum{{"),
+        encoded(f"{name}_count{{"),
+    )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from otelauto.export.encoded import EncodedSpans, Item
 from otelauto.export.protobuf import double, head, integer, sized, text, varint
-from otelauto.export.red import Collected, Point
+from otelauto.export.red import Collected
 from otelauto.export.transport import Piece
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument, Side
 from otelauto.hot.cells import Series
@@ -37,8 +37,6 @@ _IDS = struct.Struct("<2s16s2s8s")
 _TIMES = struct.Struct("<BQBQ")
 _FLAGS = struct.Struct("<2sI")
 STATUS = sized(15, integer(3, STATUS_ERROR))
-# HistogramDataPoint: start, time, count = 2, 3, 4 (fixed64), sum = 5, min = 11, max = 12 (double).
-_POINT = struct.Struct("<BQBQBQBdBdBd")
 
 
 def any_value(value: AttributeValue) -> bytes:
@@ -184,9 +182,9 @@ class MetricEncoder:
         resources = []
         for one in collected:
             metrics = [
-                sized(2, self._metric(instrument, points, now, kept))
-                for instrument, points in one.points
-                if points
+                sized(2, self._metric(instrument, series, now, kept))
+                for instrument, series in one.series
+                if series
             ]
             if metrics:
                 scope_metrics = sized(2, b"".join((self._scope, *metrics)))
@@ -195,26 +193,19 @@ class MetricEncoder:
         return b"".join(resources)
 
     def _metric(
-        self, instrument: Instrument, points: list[Point], now: int, kept: dict[Series, bytes]
+        self, instrument: Instrument, every: list[Series], now: int, kept: dict[Series, bytes]
     ) -> bytes:
         """metrics.v1 Metric: name = 1, description = 2, unit = 3, histogram = 9."""
         bounds = sized(7, struct.pack(f"<{len(instrument.buckets)}d", *instrument.buckets))
-        counts = struct.Struct(f"<{len(instrument.buckets) + 1}Q")
-        encoded = []
-        for point in points:
-            series = point.series
-            attributes = self._series.get(series)
+        known, wall_ns = self._series, self._clock.wall_ns
+        points = []
+        for series in every:
+            attributes = known.get(series)
             if attributes is None:
                 attributes = key_values(9, series.attributes)
             kept[series] = attributes
-            start = self._clock.wall_ns(series.start_ns)
-            body = _POINT.pack(
-                0x11, start, 0x19, now, 0x21, point.count,
-                0x29, point.sum, 0x59, point.minimum, 0x61, point.maximum,
-            )  # fmt: skip
-            data_point = body + sized(6, counts.pack(*point.buckets)) + bounds + attributes
-            encoded.append(sized(1, data_point))
-        histogram = b"".join(encoded) + integer(2, CUMULATIVE)
+            points.append(series.point(wall_ns(series.start_ns), now, bounds, attributes))
+        histogram = b"".join(points) + integer(2, CUMULATIVE)
         return (
             text(1, instrument.name)
             + text(2, instrument.description)

@@ -5,7 +5,7 @@ A series is (service, instrument, attribute values). The number of series is cap
 in all; what has no room goes to the service's overflow series (``otel.metric.overflow`` = true, as
 the OpenTelemetry SDK specification has it), so totals stay exact.
 
-The drain thread adds while exporters collect; one lock, held for one service's copy at a time.
+The drain thread adds while exporters collect; one lock, held for one service's list at a time.
 """
 
 from __future__ import annotations
@@ -40,24 +40,12 @@ Key = tuple[AttributeValue | None, ...]
 Identity = tuple[str, str, str]
 
 
-@dataclass(slots=True)  # not frozen: to make one takes half as long, and thousands are made at once
-class Point:
-    """A series as it was when it was collected. ``buckets`` are not cumulated."""
-
-    series: Series
-    count: int
-    sum: float
-    minimum: float
-    maximum: float
-    buckets: list[int]
-
-
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """All points of one service, by instrument."""
+    """All live series of one service, by instrument. What is in them goes on counting."""
 
     service: Service
-    points: list[tuple[Instrument, list[Point]]]
+    series: list[tuple[Instrument, list[Series]]]
 
 
 class _Table:
@@ -70,12 +58,12 @@ class _Table:
         self.series: dict[Key, Series] = {}
         self.overflow: Series | None = None
 
-    def points(self) -> list[Point]:
+    def live(self) -> list[Series]:
         every = list(self.series.values())
         if self.overflow is not None:
             every.append(self.overflow)
         # A series may be there a moment before its first measurement.
-        return [Point(s, *s.copied()) for s in every if s.count]
+        return [series for series in every if series.count]
 
 
 class _State:
@@ -164,14 +152,14 @@ class Red:
             self.epoch.bump()
 
     def collect(self) -> list[Collected]:
-        """A copy of every live series, by service; series past their time are dropped first."""
+        """Every live series, by service; series past their time are dropped first."""
         self.expire()
         with self._lock:
             states = list(self._states.values())
         collected = []
         for state in states:
             with self._lock:
-                tables = [(t.instrument, t.points()) for t in state.tables.values()]
+                tables = [(t.instrument, t.live()) for t in state.tables.values()]
                 service = state.service
             collected.append(Collected(service, tables))
         return collected

@@ -11,6 +11,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
 from otelauto.hot.http1 cimport Span as Text, hex_value
+from otelauto.hot.protobuf cimport put_constant, put_fixed64, put_varint, varint_size
 
 cdef enum:
     BLOCK_SIZE = 64 << 10  # less than what malloc gives back to the kernel each time (memory.py)
@@ -125,36 +126,6 @@ cdef class Pool:
             for i in range(size):
                 any_set |= to[i]
         return 0
-
-
-cdef inline uint32_t varint_size(uint64_t value) noexcept nogil:
-    cdef uint32_t size = 1
-    while value >= 0x80:
-        value >>= 7
-        size += 1
-    return size
-
-
-cdef inline uint8_t* put_varint(uint8_t* at, uint64_t value) noexcept nogil:
-    while value >= 0x80:
-        at[0] = <uint8_t> (value | 0x80)
-        value >>= 7
-        at += 1
-    at[0] = <uint8_t> value
-    return at + 1
-
-
-cdef inline uint8_t* put_constant(uint8_t* at, bytes constant) noexcept:
-    memcpy(at, PyBytes_AS_STRING(constant), PyBytes_GET_SIZE(constant))
-    return at + PyBytes_GET_SIZE(constant)
-
-
-cdef inline uint8_t* put_fixed64(uint8_t* at, uint8_t tag, uint64_t value) noexcept nogil:
-    cdef uint32_t i
-    at[0] = tag
-    for i in range(8):
-        at[1 + i] = <uint8_t> (value >> (8 * i))
-    return at + 9
 
 
 cdef inline uint8_t* put_key(uint8_t* at, bytes name, uint32_t value_size) noexcept:
