@@ -39,6 +39,7 @@ cdef enum:
     VERSION_1_0 = 2
     REQUEST_SIZE = 4
     RESPONSE_SIZE = 8
+    ROOM_KEPT_MAX = 512  # bytes, of a connection at rest: there may be tens of thousands
 
 
 cdef class Tally:
@@ -322,10 +323,11 @@ cdef class Lane(Sink):
     cdef void reset(self, Connection* c) noexcept:
         """At rest again."""
         c.phase = Phase.REST
-        c.used = c.room = c.record_count = 0
+        c.used = c.record_count = 0
         c.body = NULL
-        free(c.records)
-        c.records = NULL
+        if c.room > ROOM_KEPT_MAX:
+            free(c.records)
+            c.records, c.room = NULL, 0
 
     cdef bint locate(self, Connection* c) except -1:
         """The number of the connection's service; false if it has none."""
