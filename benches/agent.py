@@ -11,6 +11,7 @@ from http.client import HTTPConnection
 
 from tests.e2e.harness.process import wait_until
 
+from benches.compare import warm_up
 from benches.harness import (
     Bench,
     BenchError,
@@ -23,6 +24,7 @@ from benches.harness import (
     otelauto,
     paced,
     sink,
+    waiting,
 )
 from benches.report import Budget, Figure, Section
 from benches.services import SERVICES, logging_epoll, running, served
@@ -37,12 +39,13 @@ PATH = "/items/#"
 RATE_TITLE = "Agent at a given rate"
 RATE_HOW = (
     "A paced client asks the C server, both on CPU 0; otelauto and the discarding receiver are on"
-    " CPU 1. CPU time is that of all threads of otelauto from before the first request until its"
-    " queues are empty again, divided by the requests. `served` counts the lines of the server's"
-    " own log; `not reported` is what no span came for, `records dropped` what the kernel's ring"
-    " had no room for, `given up` what an exporter had none for. `backlog` is the most that waited"
-    " in the ring. *metrics*: a Prometheus page; *metrics + traces*: both by OTLP/HTTP without"
-    " compression."
+    " CPU 1. After some requests to learn from, CPU time is that of all threads of otelauto from"
+    " before the first request until a second after the last, when its queues are empty, divided by"
+    " the requests; it is asked for its report after that, as a report costs as much as thousands"
+    " of requests. `served` counts the lines of the server's own log; `not reported` is what no"
+    " span came for, `records dropped` what the kernel's ring had no room for, `given up` what an"
+    " exporter had none for. `backlog` is the most that waited in the ring. *metrics*: a Prometheus"
+    " page; *metrics + traces*: both by OTLP/HTTP without compression."
 )
 RATE_HEADER = (
     "rate", "exports", "requests/s", "agent CPU, us/request", "RSS, MB", "kernel memory, MiB",
@@ -57,6 +60,7 @@ RATES = (
     (20_000, False, None),
 )
 LOSSLESS_RATE = 20_000
+AFTERWARDS_SECONDS = 1.0  # longer than a turn and the wait of a batch
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,19 @@ def _run_at(bench: Bench, rate: int, settings: Mapping[str, str]) -> Run:
         running(logging_epoll, bench.directory, "rate") as service,
         otelauto(bench.directory, [service.port], settings) as agent,
     ):
+        first = warm_up(service).requests
+        agent.settle()
         before = cpu_ns([agent.pid])
         load = paced(rate, bench.settings.seconds, PATH, [service.port])
-        wait_until(lambda: served(service) >= load.requests, "the server's log is written")
-        report = agent.settle()
+        time.sleep(AFTERWARDS_SECONDS)
+        used = cpu_ns([agent.pid]) - before
+        report = agent.status()
+        if waiting(report) or report["ring_fill"]:
+            raise BenchError("otelauto has not worked off what it took")
+        wait_until(lambda: served(service) >= first + load.requests, "the server's log is written")
         return Run(
             load.rate,
-            (cpu_ns([agent.pid]) - before) / load.requests / 1000,
+            used / load.requests / 1000,
             memory_bytes(agent.pid),
             report["kernel_memory_bytes"],
             report["largest_backlog_bytes"],
