@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from benches.agent import at_rates, memory, rest
+from benches.aggregation import aggregation
 from benches.harness import BENCHES, Bench, BenchError, Settings
 from benches.lane import lane
 from benches.programs import programs
@@ -32,6 +33,7 @@ ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
     **{name: saturation(name) for name in SERVICES},
     "steady": steady,
     "lane": lane,
+    "aggregation": aggregation,
     "rates": at_rates,
     "memory": memory,
     "rest": rest,
