@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benches.agent import at_rates, memory, rest
+from benches.agent import at_rates, growth, memory, rest
 from benches.aggregation import aggregation
 from benches.harness import BENCHES, Bench, BenchError, Settings
 from benches.lane import lane
 from benches.programs import programs
 from benches.report import Section, facts, merged, page
 from benches.saturation import saturation
-from benches.scrape import scrapes
+from benches.scrape import encode, scrapes
 from benches.services import SERVICES
 from benches.startup import startup
 from benches.steady import steady
@@ -36,9 +36,11 @@ ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
     "aggregation": aggregation,
     "rates": at_rates,
     "memory": memory,
+    "growth": growth,
     "rest": rest,
     "startup": startup,
     "scrape": scrapes,
+    "encode": encode,
     "programs": programs,
 }
 

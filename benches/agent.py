@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from statistics import median
 
 from tests.e2e.harness.process import wait_until
 
@@ -201,6 +202,39 @@ def memory(bench: Bench) -> Section:
     ]
     header = ("services", "series", "RSS, MB", "peak RSS, MB", "kernel memory, MiB")
     return Section(MEMORY_TITLE, MEMORY_HOW, header, [row], budgets)
+
+
+# ---- memory as time goes by ----
+
+GROWTH_RATE, GROWTH_SAMPLES = 5_000, 10
+GROWTH_TITLE = "Memory of the agent as time goes by"
+GROWTH_HOW = (
+    f"One C server under {GROWTH_RATE:,} requests per second, metrics and traces to the discarding"
+    f" receiver by OTLP/HTTP, for {GROWTH_SAMPLES} times as long as other measurements"
+    " (`make soak` makes that half an hour). Growth is from the median RSS of the first half of the"
+    " samples, but for the very first one, to that of the second half."
+)
+
+
+def growth(bench: Bench) -> Section:
+    """RSS under steady traffic."""
+    samples = []
+    with (
+        sink(bench.directory) as receiver,
+        running(logging_epoll, bench.directory, "growth") as service,
+        otelauto(bench.directory, [service.port], metrics_and_traces(receiver)) as agent,
+    ):
+        for _ in range(GROWTH_SAMPLES):
+            paced(GROWTH_RATE, bench.settings.seconds, PATH, [service.port])
+            samples.append(memory_bytes(agent.pid) / MIB)
+        dropped_spans = given_up(agent.settle())
+    half = GROWTH_SAMPLES // 2
+    grown = Figure([median(samples[half:]) - median(samples[1:half])], "MiB")
+    seconds = GROWTH_SAMPLES * bench.settings.seconds
+    row = (f"{seconds:,} s", str(Figure(samples, digits=1)), str(grown), f"{dropped_spans:,}")
+    budgets = [Budget(f"growth of the agent's memory in {seconds:,} s", grown, 1)]
+    header = ("measured for", "RSS, MiB", "growth", "spans given up")
+    return Section(GROWTH_TITLE, GROWTH_HOW, header, [row], budgets)
 
 
 # ---- at rest ----
