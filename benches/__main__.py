@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m benches [-o FILE] [ROW...]``: measure, print the tables and write them to FILE.
 
-Without rows all are measured, and FILE is benches/RESULTS.md; with rows nothing is written unless
-FILE is given. BENCH_SECONDS and BENCH_PAIRS say how long. Needs root and two CPUs.
+Without rows all are measured, FILE is benches/RESULTS.md, and the plots of docs/plots are drawn
+from it; with rows nothing is written unless FILE is given. BENCH_SECONDS and BENCH_PAIRS say how
+long. Needs root and two CPUs.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from benches import plots
 from benches.agent import at_rates, growth, memory, rest
 from benches.aggregation import aggregation
 from benches.harness import BENCHES, Bench, BenchError, Settings
 from benches.lane import lane
+from benches.plots import RESULTS
 from benches.programs import programs
 from benches.report import Section, facts, merged, page
 from benches.saturation import saturation
@@ -54,7 +57,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"no such row: {' '.join(sorted(unknown))} (there are: {' '.join(ROWS)})")
     if not given.rows:
         given.rows = list(ROWS)
-        given.output = given.output or BENCHES / "RESULTS.md"
+        given.output = given.output or RESULTS
     return given
 
 
@@ -86,6 +89,8 @@ def main() -> int:
     print(text)
     if given.output:
         given.output.write_text(text)
+    if given.output == RESULTS:
+        plots.draw_all()
     return 0
 
 

@@ -59,6 +59,7 @@ RATES = (
     (10_000, False, 0.5),
     (10_000, True, 2.0),
     (20_000, False, None),
+    (20_000, True, None),
 )
 LOSSLESS_RATE = 20_000
 AFTERWARDS_SECONDS = 1.0  # longer than a turn and the wait of a batch
@@ -145,7 +146,7 @@ def at_rates(bench: Bench) -> Section:
             if rate == LOSSLESS_RATE:
                 # Lost and invented requests both count.
                 wrong = Figure([abs(run.served - run.spans) for run in runs], digits=0)
-                what = f"requests lost or invented, {rate:,} requests/s"
+                what = f"requests lost or invented, {label}, {rate:,} requests/s"
                 section.budgets.append(Budget(what, wrong, 0))
     return section
 
