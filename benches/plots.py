@@ -78,7 +78,7 @@ def agent_cost(text: str) -> Figure:
             name = f"budget, metrics{' + traces' if traces else ''}"
             each.plot([rate], [limit], marker="_", ms=18, ls="", color="black")
             each.annotate(
-                name, (rate, limit), xytext=(0, 4), textcoords="offset points", fontsize=7
+                name, (rate, limit), xytext=(-12, -3), textcoords="offset points", ha="right"
             )
     for axes, what in (
         (each, "CPU of otelauto, us per request"),
@@ -105,7 +105,7 @@ def service_cost(text: str) -> Figure:
     axes.set_yticks([len(titles) - at for at in range(len(titles))], titles)
     axes.axvline(1, color="black", lw=0.8)
     axes.set_xlabel("throughput that the service's CPU time allows (1: as without)")
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
