@@ -207,7 +207,7 @@ def memory(bench: Bench) -> Section:
 
 # ---- memory as time goes by ----
 
-GROWTH_RATE, GROWTH_SAMPLES = 5_000, 10
+GROWTH_RATE, GROWTH_SAMPLES = 5_000, 6
 GROWTH_TITLE = "Memory of the agent as time goes by"
 GROWTH_HOW = (
     f"One C server under {GROWTH_RATE:,} requests per second, metrics and traces to the discarding"
