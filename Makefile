@@ -84,6 +84,7 @@ interop: bpf hot  ## the OTLP exporters against a real OpenTelemetry Collector, 
 soak: bpf hot  ## the end-to-end tests, SOAK times as long
 	tests/install.sh
 	TEST_NO_SKIPS=1 TEST_SCALE=$(SOAK) $(PYTHON) -m pytest tests/e2e --timeout=7200
+	BENCH_SECONDS=$$((15 * $(SOAK))) $(PYTHON) -m benches growth
 
 fuzz: bpf hot  ## FUZZ_RUNS mutated inputs for each parser, and exchanges for the fast lane
 	TEST_FUZZ_RUNS=$(FUZZ_RUNS) $(PYTHON) -m pytest tests/fuzz tests/hot --timeout=7200

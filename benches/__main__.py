@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m benches [-o FILE] [ROW...]``: measure, print the tables and write them to FILE.
 
-Without rows all are measured, and FILE is benches/RESULTS.md; with rows nothing is written unless
-FILE is given. BENCH_SECONDS and BENCH_PAIRS say how long. Needs root and two CPUs.
+Without rows all are measured, FILE is benches/RESULTS.md, and the plots of docs/plots are drawn
+from it; with rows nothing is written unless FILE is given. BENCH_SECONDS and BENCH_PAIRS say how
+long. Needs root and two CPUs.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benches.agent import at_rates, memory, rest
+from benches import plots
+from benches.agent import at_rates, growth, memory, rest
+from benches.aggregation import aggregation
 from benches.harness import BENCHES, Bench, BenchError, Settings
 from benches.lane import lane
+from benches.plots import RESULTS
 from benches.programs import programs
 from benches.report import Section, facts, merged, page
 from benches.saturation import saturation
-from benches.scrape import scrapes
+from benches.scrape import encode, scrapes
 from benches.services import SERVICES
 from benches.startup import startup
 from benches.steady import steady
@@ -34,11 +38,14 @@ ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
     "tls": tls,
     "steady": steady,
     "lane": lane,
+    "aggregation": aggregation,
     "rates": at_rates,
     "memory": memory,
+    "growth": growth,
     "rest": rest,
     "startup": startup,
     "scrape": scrapes,
+    "encode": encode,
     "programs": programs,
 }
 
@@ -52,7 +59,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"no such row: {' '.join(sorted(unknown))} (there are: {' '.join(ROWS)})")
     if not given.rows:
         given.rows = list(ROWS)
-        given.output = given.output or BENCHES / "RESULTS.md"
+        given.output = given.output or RESULTS
     return given
 
 
@@ -84,6 +91,8 @@ def main() -> int:
     print(text)
     if given.output:
         given.output.write_text(text)
+    if given.output == RESULTS:
+        plots.draw_all()
     return 0
 
 

@@ -8,9 +8,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from statistics import median
 
 from tests.e2e.harness.process import wait_until
 
+from benches.compare import warm_up
 from benches.harness import (
     Bench,
     BenchError,
@@ -23,6 +25,7 @@ from benches.harness import (
     otelauto,
     paced,
     sink,
+    waiting,
 )
 from benches.report import Budget, Figure, Section
 from benches.services import SERVICES, logging_epoll, running, served
@@ -37,12 +40,13 @@ PATH = "/items/#"
 RATE_TITLE = "Agent at a given rate"
 RATE_HOW = (
     "A paced client asks the C server, both on CPU 0; otelauto and the discarding receiver are on"
-    " CPU 1. CPU time is that of all threads of otelauto from before the first request until its"
-    " queues are empty again, divided by the requests. `served` counts the lines of the server's"
-    " own log; `not reported` is what no span came for, `records dropped` what the kernel's ring"
-    " had no room for, `given up` what an exporter had none for. `backlog` is the most that waited"
-    " in the ring. *metrics*: a Prometheus page; *metrics + traces*: both by OTLP/HTTP without"
-    " compression."
+    " CPU 1. After some requests to learn from, CPU time is that of all threads of otelauto from"
+    " before the first request until a second after the last, when its queues are empty, divided by"
+    " the requests; it is asked for its report after that, as a report costs as much as thousands"
+    " of requests. `served` counts the lines of the server's own log; `not reported` is what no"
+    " span came for, `records dropped` what the kernel's ring had no room for, `given up` what an"
+    " exporter had none for. `backlog` is the most that waited in the ring. *metrics*: a Prometheus"
+    " page; *metrics + traces*: both by OTLP/HTTP without compression."
 )
 RATE_HEADER = (
     "rate", "exports", "requests/s", "agent CPU, us/request", "RSS, MB", "kernel memory, MiB",
@@ -55,8 +59,10 @@ RATES = (
     (10_000, False, 0.5),
     (10_000, True, 2.0),
     (20_000, False, None),
+    (20_000, True, None),
 )
 LOSSLESS_RATE = 20_000
+AFTERWARDS_SECONDS = 1.0  # longer than a turn and the wait of a batch
 
 
 @dataclass(frozen=True)
@@ -79,13 +85,19 @@ def _run_at(bench: Bench, rate: int, settings: Mapping[str, str]) -> Run:
         running(logging_epoll, bench.directory, "rate") as service,
         otelauto(bench.directory, [service.port], settings) as agent,
     ):
+        first = warm_up(service).requests
+        agent.settle()
         before = cpu_ns([agent.pid])
         load = paced(rate, bench.settings.seconds, PATH, [service.port])
-        wait_until(lambda: served(service) >= load.requests, "the server's log is written")
-        report = agent.settle()
+        time.sleep(AFTERWARDS_SECONDS)
+        used = cpu_ns([agent.pid]) - before
+        report = agent.status()
+        if waiting(report) or report["ring_fill"]:
+            raise BenchError("otelauto has not worked off what it took")
+        wait_until(lambda: served(service) >= first + load.requests, "the server's log is written")
         return Run(
             load.rate,
-            (cpu_ns([agent.pid]) - before) / load.requests / 1000,
+            used / load.requests / 1000,
             memory_bytes(agent.pid),
             report["kernel_memory_bytes"],
             report["largest_backlog_bytes"],
@@ -134,7 +146,7 @@ def at_rates(bench: Bench) -> Section:
             if rate == LOSSLESS_RATE:
                 # Lost and invented requests both count.
                 wrong = Figure([abs(run.served - run.spans) for run in runs], digits=0)
-                what = f"requests lost or invented, {rate:,} requests/s"
+                what = f"requests lost or invented, {label}, {rate:,} requests/s"
                 section.budgets.append(Budget(what, wrong, 0))
     return section
 
@@ -191,6 +203,39 @@ def memory(bench: Bench) -> Section:
     ]
     header = ("services", "series", "RSS, MB", "peak RSS, MB", "kernel memory, MiB")
     return Section(MEMORY_TITLE, MEMORY_HOW, header, [row], budgets)
+
+
+# ---- memory as time goes by ----
+
+GROWTH_RATE, GROWTH_SAMPLES = 5_000, 6
+GROWTH_TITLE = "Memory of the agent as time goes by"
+GROWTH_HOW = (
+    f"One C server under {GROWTH_RATE:,} requests per second, metrics and traces to the discarding"
+    f" receiver by OTLP/HTTP, for {GROWTH_SAMPLES} times as long as other measurements"
+    " (`make soak` makes that half an hour). Growth is from the median RSS of the first half of the"
+    " samples, but for the very first one, to that of the second half."
+)
+
+
+def growth(bench: Bench) -> Section:
+    """RSS under steady traffic."""
+    samples = []
+    with (
+        sink(bench.directory) as receiver,
+        running(logging_epoll, bench.directory, "growth") as service,
+        otelauto(bench.directory, [service.port], metrics_and_traces(receiver)) as agent,
+    ):
+        for _ in range(GROWTH_SAMPLES):
+            paced(GROWTH_RATE, bench.settings.seconds, PATH, [service.port])
+            samples.append(memory_bytes(agent.pid) / MIB)
+        dropped_spans = given_up(agent.settle())
+    half = GROWTH_SAMPLES // 2
+    grown = Figure([median(samples[half:]) - median(samples[1:half])], "MiB")
+    seconds = GROWTH_SAMPLES * bench.settings.seconds
+    row = (f"{seconds:,} s", str(Figure(samples, digits=1)), str(grown), f"{dropped_spans:,}")
+    budgets = [Budget(f"growth of the agent's memory in {seconds:,} s", grown, 1)]
+    header = ("measured for", "RSS, MiB", "growth", "spans given up")
+    return Section(GROWTH_TITLE, GROWTH_HOW, header, [row], budgets)
 
 
 # ---- at rest ----

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # What the benchmarks need beside what tests/install.sh brings: wrk, curl, the load generator, the
-# discarding receiver, the Go server, and the Python services in a virtual environment of their own.
+# discarding receiver, the servers, and for Python, Node.js and Java what OpenTelemetry instruments
+# them with, in directories of its own.
 # Quick when all is done.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -16,6 +17,9 @@ need() { command -v "$1" > /dev/null || packages+=("$2"); }
 need wrk wrk
 need curl curl
 need taskset util-linux
+need npm npm
+need javac default-jdk-headless
+need mvn maven
 [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 for program in cc go nginx "$root/.build/e2e/epoll"; do
 	if ! command -v "$program" > /dev/null; then
@@ -39,6 +43,21 @@ done
 if stale "$built/nethttp" servers/nethttp; then
 	(cd servers/nethttp && go build -mod=readonly -o "$built/nethttp" .)
 	touch "$built/nethttp"
+fi
+if stale "$built/java/App.class" servers/java; then
+	javac -d "$built/java" servers/java/App.java
+fi
+agent=opentelemetry-javaagent-2.9.0.jar
+if [ ! -e "$built/java/$agent" ]; then
+	mvn --quiet --batch-mode dependency:copy -DoutputDirectory="$built/java" \
+		-Dartifact=io.opentelemetry.javaagent:opentelemetry-javaagent:2.9.0
+fi
+modules=$built/node
+if stale "$modules/installed" servers/node; then
+	mkdir -p "$modules"
+	cp servers/node/package.json servers/node/package-lock.json "$modules"
+	(cd "$modules" && npm ci --no-audit --no-fund --loglevel=error)
+	touch "$modules/installed"
 fi
 venv=$root/.build/bench-otel
 if stale "$venv/installed" requirements.txt; then

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -150,6 +151,8 @@ def facts(command: str, settings: str) -> list[tuple[str, str]]:
         ("wrk", said("wrk", "-v")),
         ("nginx", said("nginx", "-v")),
         ("Go", said("go", "env", "GOVERSION")),
+        ("Node.js", said("node", "--version")),
+        ("Java", said("java", "-version")),
         ("Python services", ", ".join(each for each in packages if "opentelemetry" not in each)),
         ("compared with", ", ".join(each for each in packages if "opentelemetry" in each)),
     ]
@@ -174,4 +177,7 @@ def said(*command: str) -> str:
 
 def _packages() -> list[str]:
     lines = (ROOT / "benches" / "requirements.txt").read_text().splitlines()
-    return [line.replace("==", " ") for line in lines if line and not line.startswith("#")]
+    found = [line.replace("==", " ") for line in lines if line and not line.startswith("#")]
+    modules = json.loads((ROOT / "benches" / "servers" / "node" / "package.json").read_text())
+    found += [f"{name} {version}" for name, version in modules["dependencies"].items()]
+    return [*found, *(each.stem for each in (ROOT / ".build/bench/java").glob("*.jar"))]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from benches.compare import Cell, Compared, by_itself, warm_up, watched
+from benches.compare import Cell, Compared, by_itself, watched
 from benches.harness import (
     Bench,
     BenchError,
@@ -18,7 +18,7 @@ from benches.harness import (
     wrk,
 )
 from benches.report import Budget, Section
-from benches.services import ITEM, SERVICES, Running, running, sdk_environment, with_sdk
+from benches.services import ITEM, SERVICES, Command, Running, running, sdk_environment
 
 HEADER = (
     "service", "with", "requests/s without", "requests/s with", "ratio",
@@ -32,7 +32,8 @@ HOW = (
     " second also holds what wrk lost to them, and a service that gets fewer requests at a time"
     " spends more on each. `ratio of CPU` is what the service's own CPU time allows: CPU per"
     " request without, divided by that with. *metrics*: a Prometheus page; *metrics + traces*: both"
-    " by OTLP/HTTP; *OTel SDK*: `opentelemetry-instrument`, metrics and traces by OTLP/HTTP, its"
+    " by OTLP/HTTP; *OTel SDK*: `opentelemetry-instrument` for Python,"
+    " `auto-instrumentations-node`, the Java agent, with metrics and traces by OTLP/HTTP and their"
     " defaults otherwise. wrk does not count the requests that it leaves unanswered at its end, so"
     " there may be a few more spans than requests; spans that are lacking lack for"
     " `records dropped`, for which the kernel's ring had no room. `spans given up`: an exporter's"
@@ -83,19 +84,21 @@ def _compare(bench: Bench, name: str, receiver: int, plain: Running) -> list[Com
             raise BenchError("otelauto has exported nothing")
         return cell
 
-    warm_up(plain)
-    return [
-        Compared.alternating(title, METRICS, pairs, without, metrics),
-        Compared.alternating(title, TRACES, pairs, without, traces),
-    ]
+    load()  # some runtimes compile what is used much
+    compared = [Compared.alternating(title, TRACES, pairs, without, traces)]
+    if SERVICES[name].with_sdk is None:  # else beside what exports both too, and nothing more
+        compared.insert(0, Compared.alternating(title, METRICS, pairs, without, metrics))
+    return compared
 
 
-def _compare_sdk(bench: Bench, name: str, receiver: int, plain: Running) -> Compared:
+def _compare_sdk(
+    bench: Bench, name: str, with_sdk: Command, receiver: int, plain: Running
+) -> Compared:
     service, seconds = SERVICES[name], bench.settings.seconds
     env = sdk_environment(receiver)
     before = sink_bytes(receiver)
-    with running(with_sdk(service), bench.directory, f"{name}-sdk", env) as instrumented:
-        warm_up(instrumented)
+    with running(with_sdk, bench.directory, f"{name}-sdk", env) as instrumented:
+        wrk(instrumented.port, ITEM, seconds)
         compared = Compared.alternating(
             service.title,
             SDK,
@@ -104,7 +107,7 @@ def _compare_sdk(bench: Bench, name: str, receiver: int, plain: Running) -> Comp
             lambda: by_itself(instrumented, lambda: wrk(instrumented.port, ITEM, seconds)),
         )
     if sink_bytes(receiver) == before:
-        raise BenchError("opentelemetry-instrument has exported nothing")
+        raise BenchError("the instrumented service has exported nothing")
     return compared
 
 
@@ -130,8 +133,9 @@ def saturation(name: str) -> Callable[[Bench], Section]:
             receiver = stack.enter_context(sink(bench.directory))
             plain = stack.enter_context(running(SERVICES[name].command, bench.directory, name))
             rows = _compare(bench, name, receiver, plain)
-            if SERVICES[name].has_sdk:
-                rows.append(_compare_sdk(bench, name, receiver, plain))
+            with_sdk = SERVICES[name].with_sdk
+            if with_sdk is not None:
+                rows.append(_compare_sdk(bench, name, with_sdk, receiver, plain))
         budgets = _budgets(rows) if name == "epoll" else []
         return Section(TITLE, HOW, HEADER, [cells(row) for row in rows], budgets)
 

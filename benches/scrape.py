@@ -6,12 +6,15 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from benches.harness import OTHER_CPU, ROOT, SERVICE_CPU, Bench, BenchError, memory_bytes, pinned
 from benches.report import Budget, Figure, Section
-from benches.scrape_server import PATH
+from benches.scrape_server import PATH, filled
+from otelauto.export.otlp_encode import MetricEncoder
+from otelauto.spans.clock import WallClock, boot_now_ns
 
 SERVICES, SERIES = 10, 1000
 BUCKET_LINE = b"http_server_request_duration_seconds_bucket{"
@@ -22,6 +25,11 @@ HOW = (
     " aggregator and exporter in a process of their own (CPU 1), fetched by curl (CPU 0). The first"
     " scrape also makes the texts that later ones use again. Memory is what the peak (`VmHWM`) grew"
     " by, from before the first scrape and from before a later one."
+)
+ENCODE_TITLE = "OTLP message of 10,000 histogram series"
+ENCODE_HOW = (
+    "The same series as the body of one OTLP export: CPU time of the thread that encodes it,"
+    " sending left out. The first export also encodes the attributes that later ones use again."
 )
 FORMATS = {
     "text": (),
@@ -72,6 +80,19 @@ def growth(pid: int, port: int, page: Path, arguments: tuple[str, ...]) -> tuple
     before = memory_bytes(pid)
     took, _ = scrape(port, page, arguments)
     return took, max(0, memory_bytes(pid, "VmHWM") - before) / 1e6
+
+
+def encode(bench: Bench) -> Section:
+    """The OTLP metrics message of as many series."""
+    red, encoder = filled(SERVICES, SERIES), MetricEncoder("0", WallClock())
+    times: list[float] = []
+    for _ in range(1 + SCRAPES_PER_TURN * bench.settings.pairs):
+        began = time.thread_time()
+        body = encoder.encode(red.collect(), boot_now_ns())
+        times.append((time.thread_time() - began) * 1000)
+    later = Figure(times[1:], "ms", 1)
+    row = (f"{len(body):,}", str(Figure([times[0]], digits=1)), str(later))
+    return Section(ENCODE_TITLE, ENCODE_HOW, ("bytes", "first, ms", "later, ms"), [row])
 
 
 def scrapes(bench: Bench) -> Section:

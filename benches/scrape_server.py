@@ -43,13 +43,18 @@ def spans(service: Service, series: int) -> Iterator[Span]:
             )  # fmt: skip
 
 
-def main() -> None:
-    services, series = int(sys.argv[1]), int(sys.argv[2])
+def filled(services: int, series: int) -> Red:
+    """An aggregator with so many series in each of so many services."""
     red = Red(Counters(), max_series=services * series, max_series_per_service=series)
     for number in range(services):
         service = Service(f"service-{number}", "shop", f"host:{number}", {"host.name": "host"})
         red.add(list(spans(service, series)))
     assert red.size() == services * series
+    return red
+
+
+def main() -> None:
+    red = filled(int(sys.argv[1]), int(sys.argv[2]))
     server = Prometheus("127.0.0.1", 0, {PATH: metrics_page(red)})
     server.start()
     print(server.address[1], flush=True)

@@ -17,16 +17,23 @@ from benches.harness import BENCHES, BUILT, ROOT, SERVICE_CPU, pinned
 EPOLL = ROOT / ".build" / "e2e" / "epoll"
 VENV = ROOT / ".build" / "bench-otel" / "bin"
 ITEM = "/items/17"
+START_SECONDS = 90.0  # a Java agent rewrites every class that it looks at
+MODULES = BUILT / "node" / "node_modules"
+JAVA = BUILT / "java"
 Command = Callable[[int, Path], list[str | Path]]
 
 
 @dataclass(frozen=True)
 class Service:
-    """``command(port, directory)`` gives the words to run it."""
+    """``command(port, directory)`` gives the words to run it.
+
+    ``with_sdk`` those with OpenTelemetry's own instrumentation of its language, as that is started
+    by its documentation.
+    """
 
     title: str
     command: Command
-    has_sdk: bool = False  # there is an `opentelemetry-instrument` for it
+    with_sdk: Command | None = None
     path: str = ITEM  # what is asked for
 
 
@@ -60,12 +67,31 @@ def _gunicorn(port: int, _: Path) -> list[str | Path]:
     return [VENV / "gunicorn", *words.split(), *app, "flask_app:application"]
 
 
+def _node(*options: str | Path) -> Command:
+    return lambda port, _: ["node", *options, BENCHES / "servers" / "node" / "app.js", str(port)]
+
+
+def _java(*options: str) -> Command:
+    words = ["java", "-Xmx256m", "-Dsun.net.httpserver.nodelay=true", *options]
+    return lambda port, _: [*words, "-cp", JAVA, "App", str(port)]
+
+
+def _instrumented(command: Command) -> Command:
+    return lambda port, directory: [VENV / "opentelemetry-instrument", *command(port, directory)]
+
+
+REGISTER = MODULES / "@opentelemetry" / "auto-instrumentations-node" / "dist/register.cjs"
+JAVA_AGENT = JAVA / "opentelemetry-javaagent-2.9.0.jar"
 SERVICES = {
     "epoll": Service("C, epoll", lambda port, _: [EPOLL, "-p", str(port)]),
     "nginx": Service("nginx, static file, 1 worker", _nginx),
     "go": Service("Go net/http", lambda port, _: [BUILT / "nethttp", str(port)]),
-    "fastapi": Service("FastAPI on uvicorn", _uvicorn, has_sdk=True),
-    "flask": Service("Flask on gunicorn (1 worker, 4 threads)", _gunicorn, has_sdk=True),
+    "fastapi": Service("FastAPI on uvicorn", _uvicorn, _instrumented(_uvicorn)),
+    "flask": Service(
+        "Flask on gunicorn (1 worker, 4 threads)", _gunicorn, _instrumented(_gunicorn)
+    ),
+    "node": Service("Node.js http", _node(), _node("--require", REGISTER)),
+    "java": Service("JDK HttpServer (4 threads)", _java(), _java(f"-javaagent:{JAVA_AGENT}")),
 }
 
 
@@ -85,17 +111,8 @@ def running(
     """Start a service with its files in a directory of its own; end it after."""
     own, port = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=directory)), free_port()
     with Process(pinned(SERVICE_CPU, command(port, own)), own / "stderr", env=env) as process:
-        process.wait_for(lambda: accepts(port), f"{name} listens")
+        process.wait_for(lambda: accepts(port), f"{name} listens", START_SECONDS)
         yield Running(port, process, own)
-
-
-def with_sdk(service: Service) -> Command:
-    """The service under `opentelemetry-instrument`, as its documentation starts it."""
-
-    def command(port: int, directory: Path) -> list[str | Path]:
-        return [VENV / "opentelemetry-instrument", *service.command(port, directory)]
-
-    return command
 
 
 def sdk_environment(sink: int) -> dict[str, str]:

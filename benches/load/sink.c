@@ -2,9 +2,9 @@
 /*
  * An OTLP/HTTP receiver that discards what it is sent: sink PORT
  *
- * Every POST with a Content-Length is read whole and answered 200 with an empty message, which is
- * what a collector answers when it took everything. GET tells the number of POSTs and the bytes
- * of their bodies: "POSTS BYTES\n". One thread a connection.
+ * Every POST, its body of known length or chunked, is read whole and answered 200 with an empty
+ * message, which is what a collector answers when it took everything. GET tells the number of
+ * POSTs and the bytes of their bodies: "POSTS BYTES\n". One thread a connection.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -29,13 +29,13 @@ struct input {
 	char data[HEAD_MAX];
 };
 
-/* Reads until the head is whole; its length, or 0 when the peer has ended or sends nonsense. */
-static size_t read_head(struct input *input)
+/* Reads until `mark` has come; its end, or 0 when the peer has ended or sends nonsense. */
+static size_t read_until(struct input *input, const char *mark)
 {
 	for (;;) {
-		char *end = memmem(input->data, input->length, "\r\n\r\n", 4);
-		if (end)
-			return end + 4 - input->data;
+		char *found = memmem(input->data, input->length, mark, strlen(mark));
+		if (found)
+			return found + strlen(mark) - input->data;
 		if (input->length == sizeof(input->data))
 			return 0;
 		ssize_t got = recv(input->fd, input->data + input->length,
@@ -61,18 +61,34 @@ static bool discard(struct input *input, size_t size)
 	return true;
 }
 
+/* Takes a chunked body without trailers off the input; its size, or -1 when it breaks off. */
+static long discard_chunks(struct input *input)
+{
+	long total = 0, size;
+
+	do {
+		size_t line = read_until(input, "\r\n");
+		size = line ? strtol(input->data, NULL, 16) : -1;
+		if (size < 0 || !discard(input, line + size + 2))
+			return -1;
+		total += size;
+	} while (size);
+	return total;
+}
+
 static bool answer_one(struct input *input)
 {
 	char text[256], told[64] = "";
-	size_t head = read_head(input);
+	size_t head = read_until(input, "\r\n\r\n");
 
 	if (!head)
 		return false;
 	input->data[head - 2] = 0;
 	bool post = !strncmp(input->data, "POST ", 5);
 	char *length = strcasestr(input->data, "\r\nContent-Length:");
-	size_t body = length ? strtoul(length + 17, NULL, 10) : 0;
-	if (!discard(input, head + body))
+	bool chunked = strcasestr(input->data, "\r\nTransfer-Encoding: chunked");
+	long body = length ? strtol(length + 17, NULL, 10) : 0;
+	if (!discard(input, head + body) || (chunked && (body = discard_chunks(input)) < 0))
 		return false;
 	if (post) {
 		atomic_fetch_add(&posts, 1);

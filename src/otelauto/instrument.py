@@ -36,9 +36,10 @@ log = logging.getLogger("otelauto")
 
 # To see which sockets and which program other users' processes have.
 DISCOVERY_CAPABILITIES: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-BUSY_WAIT_S: Final = 0.05
-IDLE_WAIT_S: Final = 0.2
+LEARNING_WAIT_S: Final = 0.05
+WAIT_S: Final = 0.2  # the rest of a turn costs as much as a thousand plain exchanges
 REST_WAIT_S: Final = 1.0  # what comes first ends it
+LEARNING_TURNS: Final = 5  # short ones, after each sign of something new
 QUIET_TURNS: Final = 5  # without a record, before it is worth it: waking up is paid by the service
 EVENTS_BUDGET_S: Final = 0.05  # of a turn
 BUSY_COUNT_S: Final = 1.0
@@ -189,6 +190,7 @@ class Watcher:
         self._warned_drops = 0
         self._lost_events = 0
         self._idle = False
+        self._learning_turns = LEARNING_TURNS
         self._quiet_turns = 0
 
     def start(self) -> None:
@@ -224,7 +226,11 @@ class Watcher:
             self._on_gone(tgid)
         for target in renamed:  # what was drained is of the program that it was before
             self._name(target)
-        self._idle = taken == 0 and not self._events
+        was_idle, self._idle = self._idle, taken == 0 and not self._events
+        if was_idle or self._events:
+            self._learning_turns = LEARNING_TURNS
+        elif self._learning_turns:
+            self._learning_turns -= 1
         if taken:
             self._quiet_turns = 0
         else:
@@ -241,12 +247,13 @@ class Watcher:
         return taken
 
     def _wait(self, may_rest: bool) -> None:
-        if not self._idle:
-            self.capture.wait(BUSY_WAIT_S)
-        elif may_rest and self._quiet_turns >= QUIET_TURNS:
+        """Short while verdicts are to be expected: until they come, much is copied of each turn."""
+        if self._idle and may_rest and self._quiet_turns >= QUIET_TURNS:
             self._rest()
+        elif self._idle or not self._learning_turns:
+            self.capture.wait(WAIT_S)
         else:
-            self.capture.wait(IDLE_WAIT_S)
+            self.capture.wait(LEARNING_WAIT_S)
 
     def _rest(self) -> None:
         """Sleep until something comes; programs that start wait a little longer.
@@ -258,7 +265,7 @@ class Watcher:
         self._events.extend(events)
         listens = any(event.kind == abi.ProcessEventKind.PROCESS_LISTEN for event in events)
         if events and not listens and not self.capture.ring_fill:
-            self.capture.wait(IDLE_WAIT_S)
+            self.capture.wait(WAIT_S)
 
     def drain(self, take: Take) -> int:
         """Drain what waits now."""
@@ -281,6 +288,7 @@ class Watcher:
             put_verdict(self.capture, verdict)
             changed = True
         if changed:
+            self._learning_turns = LEARNING_TURNS
             self.capture.publish()
 
     # ---- processes ----

@@ -92,7 +92,7 @@ class Agent:
 
     def _spans(self) -> Iterable[str]:
         request = ExportTraceServiceRequest.FromString(
-            SpanEncoder("0", self.clock).encode(self.items)
+            b"".join(SpanEncoder("0", self.clock).encode(self.items))
         )
         for resource in request.resource_spans:
             for scope in resource.scope_spans:

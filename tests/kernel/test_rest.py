@@ -9,14 +9,16 @@ from contextlib import closing
 import pytest
 from tests.kernel.child import Child, running
 
-from otelauto.abi import ProcessEvent, ProcessEventKind
+from otelauto.abi import CaptureMode, ProcessEvent, ProcessEventKind
 from otelauto.config.load import Purpose, load
 from otelauto.counters import Counters
+from otelauto.flows.vocabulary import Verdict
 from otelauto.instrument import (
-    BUSY_WAIT_S,
-    IDLE_WAIT_S,
+    LEARNING_TURNS,
+    LEARNING_WAIT_S,
     QUIET_TURNS,
     REST_WAIT_S,
+    WAIT_S,
     Watcher,
 )
 
@@ -59,7 +61,7 @@ class Waits:
         return self._noted.copy()
 
 
-BUSY, IDLE, REST = ("wait", BUSY_WAIT_S), ("wait", IDLE_WAIT_S), ("rest", REST_WAIT_S)
+SHORT, LONG, REST = ("wait", LEARNING_WAIT_S), ("wait", WAIT_S), ("rest", REST_WAIT_S)
 
 
 @pytest.fixture
@@ -68,16 +70,32 @@ def waits(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> Waits:
 
 
 def test_records_shorten_the_turns_and_silence_lengthens_them(waits: Waits, child: Child) -> None:
-    assert waits.turns(QUIET_TURNS + 2) == [BUSY, *[IDLE] * (QUIET_TURNS - 1), REST, REST]
+    assert waits.turns(QUIET_TURNS + 2) == [SHORT, *[LONG] * (QUIET_TURNS - 1), REST, REST]
     child.run("one.send(b'x'); other.recv(9)")
     assert waits.turns(1) == [REST]  # the one that is woken
-    assert waits.turns(QUIET_TURNS + 1) == [BUSY, *[IDLE] * (QUIET_TURNS - 1), REST]
+    assert waits.turns(QUIET_TURNS + 1) == [SHORT, *[LONG] * (QUIET_TURNS - 1), REST]
+
+
+def test_steady_traffic_is_drained_seldom_until_something_is_learnt(
+    waits: Waits, watcher: Watcher, child: Child
+) -> None:
+    def busy_turn() -> list[tuple[str, float]]:
+        child.run("one.send(b'x'); other.recv(9)")
+        return waits.turns(1)
+
+    waits.turns(QUIET_TURNS + 1)
+    busy_turn()
+    assert [busy_turn()[0] for _ in range(LEARNING_TURNS + 2)] == [
+        *[SHORT] * LEARNING_TURNS, LONG, LONG,
+    ]  # fmt: skip
+    watcher.put_verdicts([Verdict(CaptureMode.MODE_HEADS, (1, 1), connection=1)])
+    assert busy_turn() == [SHORT]
 
 
 def test_a_program_that_starts_is_looked_at_a_little_later(waits: Waits, child: Child) -> None:
     waits.turns(QUIET_TURNS + 1)
     child.run("os.waitpid(os.fork() or os._exit(0), 0)")
-    assert waits.turns(1) == [REST, IDLE]
+    assert waits.turns(1) == [REST, LONG]
     assert waits.turns(1) == [REST]
 
 
@@ -103,4 +121,4 @@ def test_records_do_not_wait_for_a_program_that_starts(waits: Waits, child: Chil
 
 
 def test_what_silence_must_finish_is_not_slept_over(waits: Waits) -> None:
-    assert waits.turns(QUIET_TURNS + 3, may_rest=False) == [BUSY, *[IDLE] * (QUIET_TURNS + 2)]
+    assert waits.turns(QUIET_TURNS + 3, may_rest=False) == [SHORT, *[LONG] * (QUIET_TURNS + 2)]

@@ -15,6 +15,7 @@ import pytest
 from benches.__main__ import ROWS
 from benches.compare import Cell, Compared
 from benches.harness import Load, cpu_ns, dropped, uncounted
+from benches.plots import RESULTS, PlotError, agent_cost, numbers, service_cost
 from benches.report import Budget, Figure, Section, merged, page, table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,6 +76,24 @@ def test_sections_of_one_title_are_one() -> None:
     text = page("python -m benches", [("kernel", "6")], found)
     assert text.index("## Budgets") < text.index("## a") < text.index("## b")
     assert table(("x", "yy"), [("1", "2")]) == "| x | yy |\n| - | -- |\n| 1 | 2  |"
+
+
+def test_plots_are_of_what_the_page_of_results_says() -> None:
+    text = RESULTS.read_text()
+    each, share = agent_cost(text).axes
+    labels = [label.get_text() for label in each.get_legend().get_texts()]
+    assert labels == ["metrics", "metrics + traces"]
+    (first, *_) = share.containers[0].lines[0].get_xdata()
+    assert first == 1000
+    (bars,) = service_cost(text).axes
+    assert {tick.get_text() for tick in bars.get_yticklabels()} >= {
+        "C, epoll",
+        "FastAPI on uvicorn",
+    }
+    assert bars.patches
+    assert numbers("1.20 us (1.17 to 1,240.5)") == (1.2, 1.17, 1240.5)
+    with pytest.raises(PlotError):
+        agent_cost("# nothing")
 
 
 def test_differences_are_those_of_the_pairs() -> None:

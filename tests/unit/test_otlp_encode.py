@@ -101,7 +101,7 @@ def check_span(found: trace_pb2.Span, span: Span) -> None:
 def test_spans(spans: list[Span]) -> None:
     encoder = SpanEncoder("1.2", CLOCK)
     for _ in range(2):  # the second time from the caches
-        request = ExportTraceServiceRequest.FromString(encoder.encode(spans))
+        request = ExportTraceServiceRequest.FromString(b"".join(encoder.encode(spans)))
         names = []
         for resource in request.resource_spans:
             attributes = decoded(list(resource.resource.attributes))
@@ -124,7 +124,7 @@ def one_span(attributes: Attributes, name: str = "GET") -> Span:
 
 def test_odd_values() -> None:
     attributes: Attributes = {"big": 2**80, "broken": "a\udcffb", "nul": "\0", "neg": -1}
-    body = SpanEncoder("1", CLOCK).encode([one_span(attributes, "x\ud800")])
+    body = b"".join(SpanEncoder("1", CLOCK).encode([one_span(attributes, "x\ud800")]))
     (span,) = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0].spans
     assert span.name == "x?"
     assert decoded(list(span.attributes)) == typed(
@@ -136,7 +136,7 @@ def test_caches_are_bounded_and_stay_right(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(otlp_encode, "MAX_CACHED", 10)
     encoder = SpanEncoder("1", CLOCK)
     spans = [one_span({"n": n % 37, "long": "x" * (200 + n)}, f"name {n % 23}") for n in range(200)]
-    request = ExportTraceServiceRequest.FromString(encoder.encode(spans))
+    request = ExportTraceServiceRequest.FromString(b"".join(encoder.encode(spans)))
     found = request.resource_spans[0].scope_spans[0].spans
     for one, span in zip(found, spans, strict=True):
         check_span(one, span)

@@ -37,7 +37,7 @@ from otelauto.export.otlp_http import OtlpHttp
 from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.red import Red
 from otelauto.export.tls import Tls
-from otelauto.export.transport import Compression, Verdict
+from otelauto.export.transport import Compression, Piece, Verdict
 from otelauto.flows.vocabulary import Address, Family, Instrument, Side
 from otelauto.spans.clock import WallClock
 from otelauto.spans.span import Service, Span
@@ -403,7 +403,8 @@ def test_tls(certificate: tuple[str, str], caplog: pytest.LogCaptureFixture) -> 
     try:
         mutual = Tls(certificate=cert, client_certificate=cert, client_key=key)
         good = OtlpHttp(url, version="1", tls=mutual)
-        assert good.post(b"").verdict is Verdict.ACCEPTED
+        assert good.post([b"one", memoryview(b"two" * 99_999)]).verdict is Verdict.ACCEPTED
+        assert receiver.requests[-1][2] == b"one" + b"two" * 99_999
         good.close()
         untrusted = OtlpHttp(url, version="1").post(b"")
         assert untrusted.verdict is Verdict.RETRY
@@ -441,3 +442,25 @@ def test_the_query_of_an_endpoint_is_sent_but_not_shown(receiver: Receiver) -> N
 def test_bad_tls_files() -> None:
     with pytest.raises(ConfigError):
         OtlpHttp("https://localhost/", version="1", tls=Tls(certificate="/nonexistent"))
+
+
+def test_a_message_in_pieces_is_sent_as_it_lies(receiver: Receiver) -> None:
+    pieces: list[Piece] = [b"%d," % n for n in range(3000)]  # more than one sendmsg(2) takes
+    pieces += [b"", memoryview(bytes(range(256)) * 20_000), b"end"]  # more than a socket's buffer
+    whole = b"".join(pieces)
+    for settings in ({}, {"compression": Compression.GZIP}):
+        to = transport(receiver.port, **settings)
+        assert to.post(pieces).verdict is Verdict.ACCEPTED
+        to.close()
+    (_, _, plain), (_, headers, packed) = receiver.requests
+    assert plain == whole
+    assert headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed) == whole
+
+
+def test_a_message_that_nobody_reads_times_out_as_a_whole(silent: int) -> None:
+    """However many pieces are taken one by one."""
+    to = transport(silent, timeout_ms=200)
+    answer = to.post([bytes(1 << 20)] * 40)
+    assert (answer.verdict, answer.error) == (Verdict.RETRY, "no answer in time")
+    to.close()

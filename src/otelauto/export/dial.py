@@ -12,9 +12,13 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from http.client import HTTPConnection
-from typing import Any
+from typing import Any, Final
 
+from otelauto.export.transport import Piece
+
+VECTORS_MAX: Final = 1024  # pieces that one sendmsg(2) takes (IOV_MAX)
 Addresses = list[tuple[Any, ...]]  # what getaddrinfo gives
 
 
@@ -128,6 +132,20 @@ class TimedSocket:
             self._sock.settimeout(self.deadline.left())
             rest = rest[self._sock.send(rest) :]
 
+    def send_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send all pieces as they lie in memory."""
+        left = [memoryview(piece) for piece in pieces if piece]
+        while left:
+            self._sock.settimeout(self.deadline.left())
+            sent = _send_some(self._sock, left[:VECTORS_MAX])
+            done = 0
+            while done < len(left) and sent >= len(left[done]):
+                sent -= len(left[done])
+                done += 1
+            del left[:done]
+            if sent:
+                left[0] = left[0][sent:]
+
     def recv_into(self, buffer: memoryview) -> int:
         """Read some bytes; 0 is the end."""
         self._sock.settimeout(self.deadline.left())
@@ -154,6 +172,11 @@ class TimedSocket:
     def _close_if_unused(self) -> None:
         if self._closed and self._files == 0:
             self._sock.close()
+
+
+def _send_some(sock: socket.socket, pieces: Sequence[memoryview]) -> int:
+    """Send what goes at once; returns how many bytes. TLS takes one piece at a time."""
+    return sock.send(pieces[0]) if isinstance(sock, ssl.SSLSocket) else sock.sendmsg(pieces)
 
 
 class _Incoming(io.RawIOBase):
@@ -207,6 +230,11 @@ class TimedConnection(HTTPConnection):
     def _use(self, sock: socket.socket, deadline: Deadline) -> None:
         self._timed = TimedSocket(sock, deadline)
         self.sock = self._timed
+
+    def send_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send a body, as it lies in memory; the request said that it comes."""
+        if self._timed is not None:
+            self._timed.send_pieces(pieces)
 
     def until(self, deadline: Deadline) -> None:
         """Hold what follows to ``deadline``."""

@@ -15,7 +15,7 @@ class EncodedSpans:
 
     service: Service
     count: int
-    data: bytes
+    data: memoryview
 
     def end_of(self, count: int) -> int:
         """The offset in ``data`` behind the first ``count`` spans."""

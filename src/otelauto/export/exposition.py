@@ -11,11 +11,10 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from otelauto.export.red import Collected
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
-from otelauto.hot.cells import Series
+from otelauto.hot.cells import Lines, Series
 from otelauto.spans.service import identity_attributes
 from otelauto.spans.span import Service
 
@@ -45,7 +44,6 @@ _NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9:]+")
 _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]+")
 _ANNOTATION = re.compile(r"\{[^}]*\}")
 NS_PER_S = 1_000_000_000
-LABELS = b"\0"  # where a template's labels go; no name and no number has this byte
 
 
 def encoded(text: str) -> bytes:
@@ -179,13 +177,11 @@ class RedExposition:
             _, unit = metric_name(instrument.name, instrument.unit)
             yield encoded(header(name, "histogram", instrument.description, unit, fmt))
             for member, service, every in members:
-                template = _template(name, member, fmt)
+                lines = _lines(name, member, fmt)
                 base = identity_attributes(service)
                 for series in every:
                     text = kept[series] = self._label_text(series, base)
-                    count, total, _, _, buckets, *_ = series.copied()
-                    numbers = (*accumulate(buckets), encoded(number(total)), count)
-                    written = (template % numbers).replace(LABELS, text)
+                    written = lines.written(series, text)
                     if fmt is Format.OPENMETRICS:
                         written = self._with_exemplars(written, series)
                     yield written
@@ -218,13 +214,12 @@ class RedExposition:
         return "".join(lines)
 
 
-def _template(name: str, instrument: Instrument, fmt: Format) -> bytes:
-    """All lines of one histogram: ``LABELS`` where its labels go, % conversions for its numbers.
-
-    Conversions of the labels too would take twice as long: they are the same on every line.
-    """
-    escaped = name.replace("%", "%%")
-    lines = [f'{escaped}_bucket{{\0,le="{bound(b, fmt)}"}} %d\n' for b in instrument.buckets]
-    lines.append(f'{escaped}_bucket{{\0,le="+Inf"}} %d\n')
-    lines.append(f"{escaped}_sum{{\0}} %b\n{escaped}_count{{\0}} %d\n")
-    return encoded("".join(lines))
+def _lines(name: str, instrument: Instrument, fmt: Format) -> Lines:
+    """All lines of the histograms of an instrument, but for their labels and numbers."""
+    texts = [*(bound(b, fmt) for b in instrument.buckets), "+Inf"]
+    return Lines(
+        encoded(f"{name}_bucket{{"),
+        [encoded(f',le="{text}"}} ') for text in texts],
+        encoded(f"{name}_sum{{"),
+        encoded(f"{name}_count{{"),
+    )

@@ -22,8 +22,9 @@ from otelauto.export.otlp_points import (
     encode_point,
 )
 from otelauto.export.points import Exemplar, Point, Told, point_of
-from otelauto.export.protobuf import double, integer, sized, text, varint
+from otelauto.export.protobuf import double, head, integer, sized, text, varint
 from otelauto.export.red import Collected
+from otelauto.export.transport import Piece
 from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument, Side
 from otelauto.hot.cells import Series
 from otelauto.spans.clock import WallClock
@@ -107,20 +108,29 @@ class SpanEncoder:
         self._names: dict[tuple[str, Side], bytes] = {}
         self._keys: dict[str, bytes] = {}
 
-    def encode(self, spans: Sequence[Item]) -> bytes:
-        """An ExportTraceServiceRequest, spans grouped by service in order of appearance."""
+    def encode(self, spans: Sequence[Item]) -> list[Piece]:
+        """An ExportTraceServiceRequest, spans grouped by service in order of appearance.
+
+        What was encoded before stays where it is: a copy of megabytes costs more than all the rest.
+        """
         grouped: dict[Service, list[bytes]] = {}
+        blocks: dict[Service, list[memoryview]] = {}
         for span in spans:
+            group = grouped.setdefault(span.service, [self._scope])
             if isinstance(span, EncodedSpans):
-                grouped.setdefault(span.service, [self._scope]).append(span.data)
+                blocks.setdefault(span.service, []).append(span.data)
                 continue
             encoded = self._span(span)
-            group = grouped.setdefault(span.service, [self._scope])
             group.append(b"\x12%b%b" % (varint(len(encoded)), encoded))  # ScopeSpans.spans = 2
-        return b"".join(
-            sized(1, self._resources.get(service) + sized(2, b"".join(group)))
-            for service, group in grouped.items()
-        )
+        message: list[Piece] = []
+        for service, group in grouped.items():
+            resource, first = self._resources.get(service), b"".join(group)
+            there = blocks.get(service, [])
+            size = len(first) + sum(map(len, there))
+            scope_spans = head(2, size)
+            resource_spans = head(1, len(resource) + len(scope_spans) + size)
+            message += [resource_spans + resource + scope_spans + first, *there]
+        return message
 
     def _span(self, span: Span) -> bytes:
         wall_ns = self._clock.wall_ns
@@ -219,8 +229,13 @@ class MetricEncoder:
             bounds, write, field = b"", encode_exponential, 10
         points = []
         for one in every:
+            series = one if isinstance(one, Series) else one.series
+            attributes, start = kept[series] = self._known(series)
+            if isinstance(one, Series) and not self._exponential:
+                rest = attributes + self._exemplars(series.copied_exemplars())
+                points.append(series.point(start, now, bounds, rest))
+                continue
             point = point_of(one) if isinstance(one, Series) else one
-            attributes, start = kept[point.series] = self._known(point.series)
             rest = bounds + attributes + self._exemplars(point.exemplars)
             points.append(write(point, point.since_ns or start, now, rest))
         histogram = b"".join(points) + self._temporality

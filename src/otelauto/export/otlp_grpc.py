@@ -28,9 +28,11 @@ from otelauto.export.transport import (
     NO_TIME,
     STOPPED,
     Answer,
+    Body,
     Compression,
     Verdict,
     accepted,
+    pieces_of,
     rpc_status,
     shortened,
     shown,
@@ -117,9 +119,10 @@ class OtlpGrpc:
         self._call: grpc.Future[bytes] | None = None
         self._aborted = False
 
-    def post(self, body: bytes, seconds_left: float | None = None) -> Answer:
+    def post(self, body: Body, seconds_left: float | None = None) -> Answer:
         """Send one message. ``seconds_left`` shortens the timeout (a deadline of the caller's)."""
-        if (refusal := too_large(body)) is not None:
+        message = b"".join(pieces_of(body))
+        if (refusal := too_large(len(message))) is not None:
             return refusal
         timeout = shortened(self._timeout_s, seconds_left)
         if timeout is not None and timeout <= 0:
@@ -133,7 +136,7 @@ class OtlpGrpc:
             if self._aborted:
                 return Answer(Verdict.RETRY, STOPPED)
             self._call = call = export.future(
-                body, timeout=timeout, metadata=metadata, compression=self._compression
+                message, timeout=timeout, metadata=metadata, compression=self._compression
             )
         try:
             return accepted(call.result())

@@ -7,12 +7,12 @@ without a body; 429, 502, 503, 504 and no answer may be retried; anything else m
 
 from __future__ import annotations
 
-import gzip
 import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from urllib.parse import urlsplit
@@ -31,9 +31,12 @@ from otelauto.export.transport import (
     NO_TIME,
     STOPPED,
     Answer,
+    Body,
     Compression,
+    Piece,
     Verdict,
     accepted,
+    pieces_of,
     rpc_status,
     shortened,
     shown,
@@ -45,6 +48,7 @@ LOG = logging.getLogger("otelauto.export.otlp")
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 RETRYABLE = frozenset({429, 502, 503, 504})
 GZIP_LEVEL = 1
+GZIP_WINDOW = 16 + zlib.MAX_WBITS  # 16: with a gzip header
 
 
 class OtlpHttp:
@@ -97,14 +101,15 @@ class OtlpHttp:
         self._ends: frozenset[End] | None = None
         self._aborted = False
 
-    def post(self, body: bytes, seconds_left: float | None = None) -> Answer:
+    def post(self, body: Body, seconds_left: float | None = None) -> Answer:
         """Send one message. ``seconds_left`` shortens the timeout (a deadline of the caller's)."""
+        pieces = pieces_of(body)
         if self._json is not None:
-            body = self._json.encode(body)
-        if (refusal := too_large(body)) is not None:
+            pieces = [self._json.encode(b"".join(pieces))]
+        if (refusal := too_large(sum(map(len, pieces)))) is not None:
             return refusal
         if self._compression is Compression.GZIP:
-            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+            pieces = _packed(pieces)
         timeout = shortened(self._timeout_s, seconds_left)
         if timeout is not None and timeout <= 0:
             return Answer(Verdict.RETRY, NO_TIME)
@@ -117,7 +122,7 @@ class OtlpHttp:
         kept = self._connection is not None
         deadline = Deadline(timeout)
         try:
-            return self._exchange(body, deadline)
+            return self._exchange(pieces, deadline)
         except (HTTPException, OSError) as error:
             self._hang_up()
             # The server may close a kept connection at any time: the first failure on one that was
@@ -125,7 +130,7 @@ class OtlpHttp:
             if not kept or self._aborted or isinstance(error, TimeoutError):
                 return Answer(Verdict.RETRY, _explain(error))
         try:
-            return self._exchange(body, deadline)
+            return self._exchange(pieces, deadline)
         except (HTTPException, OSError) as error:
             self._hang_up()
             return Answer(Verdict.RETRY, _explain(error))
@@ -148,9 +153,12 @@ class OtlpHttp:
         """Close the connection."""
         self._hang_up()
 
-    def _exchange(self, body: bytes, deadline: Deadline) -> Answer:
+    def _exchange(self, pieces: Sequence[Piece], deadline: Deadline) -> Answer:
         connection = self._connect(deadline)
-        connection.request("POST", self._request_target(), body=body, headers=self._headers())
+        headers = self._headers()
+        headers["content-length"] = str(sum(map(len, pieces)))
+        connection.request("POST", self._request_target(), headers=headers)
+        connection.send_pieces(pieces)
         response = connection.getresponse()
         data = response.read(MAX_ANSWER + 1)
         if response.will_close or len(data) > MAX_ANSWER:
@@ -223,6 +231,12 @@ class OtlpHttp:
             self._connection = None
             self._own_traffic.closed(self._ends)
             self._ends = None
+
+
+def _packed(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces as one gzip stream, in pieces."""
+    packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_WINDOW)
+    return [*map(packer.compress, pieces), packer.flush()]
 
 
 def _split(url: str) -> tuple[str, str, int, str]:

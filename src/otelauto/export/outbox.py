@@ -17,7 +17,7 @@ from otelauto.counters import Counters
 from otelauto.export.exporter import Ledger, Reason, Trouble
 from otelauto.export.retry import FIRST_PAUSE_S, Retry
 from otelauto.export.spool import Entry, Loss, Spool
-from otelauto.export.transport import REST_AFTER_S, Answer, Transport, Verdict
+from otelauto.export.transport import REST_AFTER_S, Answer, Body, Transport, Verdict
 
 SPILL_AFTER_S = 0.25
 STORE_AGAIN_S = 1.0  # after a message could not be stored
@@ -200,7 +200,7 @@ class Outbox:
             self._changed.notify_all()
             return None
 
-    def _post(self, body: bytes, seconds_left: float | None) -> Answer:
+    def _post(self, body: Body, seconds_left: float | None) -> Answer:
         answer = self._transport.post(body, seconds_left)
         self._failing = answer.verdict is Verdict.RETRY
         return answer

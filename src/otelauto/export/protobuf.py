@@ -37,6 +37,11 @@ def key(field: int, wire_type: int) -> bytes:
     return varint(field << 3 | wire_type)
 
 
+def head(field: int, size: int) -> bytes:
+    """What comes before the ``size`` bytes of a field of bytes, or of an embedded message."""
+    return key(field, LENGTH) + varint(size)
+
+
 def sized(field: int, data: bytes) -> bytes:
     """A field of bytes, or an embedded message."""
     return b"%b%b%b" % (key(field, LENGTH), varint(len(data)), data)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from otelauto.export.transport import Answer, Verdict, shortened
+from otelauto.export.transport import Answer, Body, Verdict, shortened
 
 FIRST_PAUSE_S = 0.5  # the longest first pause; doubled after each try
 LONGEST_PAUSE_S = 5.0
@@ -17,7 +17,7 @@ LONGEST_ASKED_S = 300.0  # an endpoint that wants more is asked after this
 LIMIT_S = 30.0
 CLOSING_PAUSE_S = 0.1
 
-Post = Callable[[bytes, float | None], Answer]
+Post = Callable[[Body, float | None], Answer]
 
 
 def asked_pause_s(answer: Answer) -> float:
@@ -52,7 +52,7 @@ class Retry:
         self._quiet_until = 0.0  # monotonic time before which the endpoint wants nothing
         self._last = Answer(Verdict.RETRY)
 
-    def send(self, body: bytes) -> Answer:
+    def send(self, body: Body) -> Answer:
         """The last answer: ``RETRY`` if time was up before another one came."""
         quiet = self._quiet_until - time.monotonic()
         if quiet > 0 and not self._wait(quiet):

@@ -8,6 +8,7 @@ partial success is never retried; what may be retried is said by the status alon
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,16 @@ NO_ANSWER = "no answer in time"
 _MAX_REJECTED = 1 << 63  # an int64 that is negative on the wire looks larger
 _MAX_DELAY_S = 1 << 40  # google.protobuf.Duration allows 10,000 years; more is negative or garbage
 _RETRY_INFO = b"google.rpc.RetryInfo"
+
+
+Piece = bytes | memoryview
+# A message, whole or in pieces: what is large (a batch of encoded spans) is never copied together.
+Body = bytes | Sequence[Piece]
+
+
+def pieces_of(body: Body) -> Sequence[Piece]:
+    """The pieces of a message, one behind another."""
+    return (body,) if isinstance(body, bytes) else body
 
 
 class Compression(enum.StrEnum):
@@ -59,7 +70,7 @@ class Transport(Protocol):
 
     url: str  # for people: no secrets
 
-    def post(self, body: bytes, seconds_left: float | None = None) -> Answer:
+    def post(self, body: Body, seconds_left: float | None = None) -> Answer:
         """Send one message. ``seconds_left`` shortens the timeout (a deadline of the caller's)."""
 
     def rest(self) -> None:
@@ -72,11 +83,11 @@ class Transport(Protocol):
         """Close the connection."""
 
 
-def too_large(body: bytes) -> Answer | None:
-    """The refusal of a message that no server need take; ``None`` if ``body`` may be sent."""
-    if len(body) <= MAX_REQUEST:
+def too_large(size: int) -> Answer | None:
+    """The refusal of a message that no server need take; ``None`` if ``size`` bytes may be sent."""
+    if size <= MAX_REQUEST:
         return None
-    return Answer(Verdict.REFUSED, f"a message of {len(body)} bytes, more than {MAX_REQUEST}")
+    return Answer(Verdict.REFUSED, f"a message of {size} bytes, more than {MAX_REQUEST}")
 
 
 def shortened(timeout_s: float | None, seconds_left: float | None) -> float | None:

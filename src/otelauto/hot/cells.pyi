@@ -58,3 +58,21 @@ class Series:
 
     def copied_exemplars(self) -> tuple[tuple[int, float, int, bytes, bytes], ...]:
         """The exemplars alone."""
+
+    def point(self, start_ns: int, now_ns: int, bounds: bytes, attributes: bytes) -> bytes:
+        """The field ``Histogram.data_points`` (metrics.v1) as it is now. Times are wall time.
+
+        Bounds and attributes are encoded fields.
+        """
+
+class Lines:
+    """The lines of the histograms of one instrument in a Prometheus text format."""
+
+    def __init__(self, bucket: bytes, bounds: list[bytes], sum_: bytes, count: bytes) -> None:
+        """What comes before the labels of buckets, sum and count, and behind those of each bucket.
+
+        There is one more bucket than the histograms' bounds.
+        """
+
+    def written(self, series: Series, labels: bytes) -> bytes:
+        """The lines of one histogram as it is now."""

@@ -112,5 +112,5 @@ class Lane(Sink):
         (``"route"``: the service has no room for its route.)
         """
 
-    def take_spans(self) -> list[tuple[Service, int, bytes]]:
+    def take_spans(self) -> list[tuple[Service, int, memoryview]]:
         """Spans since the last call: service, how many, encoded one behind another."""

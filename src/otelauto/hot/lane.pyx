@@ -39,6 +39,7 @@ cdef enum:
     VERSION_1_0 = 2
     REQUEST_SIZE = 4
     RESPONSE_SIZE = 8
+    ROOM_KEPT_MAX = 512  # bytes, of a connection at rest: there may be tens of thousands
 
 
 cdef inline void measure(Row row, const Variable* v) noexcept:
@@ -337,10 +338,11 @@ cdef class Lane(Sink):
     cdef void reset(self, Connection* c) noexcept:
         """At rest again."""
         c.phase = Phase.REST
-        c.used = c.room = c.record_count = 0
+        c.used = c.record_count = 0
         c.body = NULL
-        free(c.records)
-        c.records = NULL
+        if c.room > ROOM_KEPT_MAX:
+            free(c.records)
+            c.records, c.room = NULL, 0
 
     cdef bint locate(self, Connection* c) except -1:
         """The number of the connection's service; false if it has none."""
@@ -374,13 +376,12 @@ cdef class Lane(Sink):
 
     cdef int forget(self) except -1:
         """Begin anew: services, routes or series are not what they were."""
-        cdef Batch batch
         self.seen = self.epoch.value
         if self.rows.full:
             self.epoch.value += 1
             self.seen = self.epoch.value
         self.rows.clear()
-        self.finished += [batch.taken() for batch in self.batches if batch.count]
+        self.finished = self.take_spans()
         self.services, self.numbers, self.batches = [], {}, []
         return 0
 
@@ -474,8 +475,6 @@ cdef class Lane(Sink):
     def take_spans(self):
         cdef Batch batch
         taken, self.finished = self.finished, []
-        for number, batch in enumerate(self.batches):
-            if batch.count:
-                taken.append(batch.taken())
-                batch.size = batch.count = 0
+        for batch in self.batches:
+            taken += batch.taken()
         return taken

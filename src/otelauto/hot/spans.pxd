@@ -32,13 +32,19 @@ cdef class Template:
     cdef bytes url  # what comes before the path in url.full; None if the span has none
     cdef bytes url_name
 
-cdef class Batch:
-    cdef object service
+cdef class Chunk:
     cdef uint8_t* data
     cdef size_t size
     cdef size_t room
+
+cdef class Batch:
+    cdef object service
+    cdef Chunk chunk
+    cdef list full
     cdef uint32_t count
     cdef uint8_t* reserve(self, size_t more) except NULL
+    cdef int end_chunk(self) except -1
+    cdef list taken(self)
 
 cdef class Pool:
     cdef object random_bytes

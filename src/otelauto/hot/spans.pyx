@@ -4,14 +4,18 @@
 What is written here decodes to the same as what export/otlp_encode.py writes.
 """
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
 from otelauto.hot.http1 cimport Span as Text, hex_value
+from otelauto.hot.protobuf cimport put_constant, put_fixed64, put_varint, varint_size
 
 cdef enum:
+    BLOCK_SIZE = 64 << 10  # less than what malloc gives back to the kernel each time (memory.py)
+    SPARE_MAX = 64
     POOL_SIZE = 4096
     SAMPLED = 1
     FIXED_SIZE = 128  # more than what ids, times, tags and sizes need
@@ -48,29 +52,68 @@ cdef class Template:
         self.url = url
 
 
+cdef uint8_t* spare[SPARE_MAX]  # blocks that nobody uses; the interpreter lock guards them
+cdef uint32_t spare_count = 0
+
+
+cdef class Chunk:
+    """A block of encoded spans, which can be read as bytes. It goes back when nobody reads it."""
+
+    def __cinit__(self, size_t room):
+        global spare_count
+        self.room = max(room, <size_t> BLOCK_SIZE)
+        if self.room == BLOCK_SIZE and spare_count:
+            spare_count -= 1
+            self.data = spare[spare_count]
+        else:
+            self.data = <uint8_t*> malloc(self.room)
+        if self.data == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        global spare_count
+        if self.room == BLOCK_SIZE and spare_count < SPARE_MAX and self.data != NULL:
+            spare[spare_count] = self.data
+            spare_count += 1
+        else:
+            free(self.data)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.size, 1, flags)
+
+
 cdef class Batch:
     """Encoded spans of one service."""
 
     def __cinit__(self, service):
         self.service = service
-
-    def __dealloc__(self):
-        free(self.data)
+        self.full = []
 
     cdef uint8_t* reserve(self, size_t more) except NULL:
-        cdef size_t room
-        cdef uint8_t* data
-        if self.size + more > self.room:
-            room = max(2 * self.room, self.size + more, <size_t> 4096)
-            data = <uint8_t*> realloc(self.data, room)
-            if data == NULL:
-                raise MemoryError
-            self.data, self.room = data, room
-        return self.data + self.size
+        if self.chunk is None or self.chunk.size + more > self.chunk.room:
+            self.end_chunk()
+            self.chunk = Chunk(more)
+        return self.chunk.data + self.chunk.size
 
-    def taken(self):
-        """(service, number of spans, their bytes)."""
-        return self.service, self.count, PyBytes_FromStringAndSize(<char*> self.data, self.size)
+    cdef int end_chunk(self) except -1:
+        if self.count == 0:
+            return 0
+        cdef Chunk chunk = self.chunk
+        if 2 * chunk.size < chunk.room:  # what waits in a queue must not hold twice its room
+            data = PyBytes_FromStringAndSize(<char*> chunk.data, chunk.size)
+            chunk.size = 0
+        else:
+            data = chunk
+            self.chunk = None
+        self.full.append((self.service, self.count, memoryview(data)))
+        self.count = 0
+        return 0
+
+    cdef list taken(self):
+        """(service, number of spans, their bytes), for each block."""
+        self.end_chunk()
+        full, self.full = self.full, []
+        return full
 
 
 cdef class Pool:
@@ -93,36 +136,6 @@ cdef class Pool:
             for i in range(size):
                 any_set |= to[i]
         return 0
-
-
-cdef inline uint32_t varint_size(uint64_t value) noexcept nogil:
-    cdef uint32_t size = 1
-    while value >= 0x80:
-        value >>= 7
-        size += 1
-    return size
-
-
-cdef inline uint8_t* put_varint(uint8_t* at, uint64_t value) noexcept nogil:
-    while value >= 0x80:
-        at[0] = <uint8_t> (value | 0x80)
-        value >>= 7
-        at += 1
-    at[0] = <uint8_t> value
-    return at + 1
-
-
-cdef inline uint8_t* put_constant(uint8_t* at, bytes constant) noexcept:
-    memcpy(at, PyBytes_AS_STRING(constant), PyBytes_GET_SIZE(constant))
-    return at + PyBytes_GET_SIZE(constant)
-
-
-cdef inline uint8_t* put_fixed64(uint8_t* at, uint8_t tag, uint64_t value) noexcept nogil:
-    cdef uint32_t i
-    at[0] = tag
-    for i in range(8):
-        at[1 + i] = <uint8_t> (value >> (8 * i))
-    return at + 9
 
 
 cdef inline uint8_t* put_key(uint8_t* at, bytes name, uint32_t value_size) noexcept:
@@ -249,6 +262,6 @@ cdef class Writer:
             memmove(begin + prefix, body, size)
         begin[0] = 0x12
         put_varint(begin + 1, size)
-        batch.size += prefix + size
+        batch.chunk.size += prefix + size
         batch.count += 1
         return True
