@@ -136,7 +136,9 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct signal_struct *signal;
-	struct files_struct *files;
+	/* struct files_struct: with two names that an object only points to, the compiler's order of them
+	 * depends on where it runs. */
+	void *files;
 };
 struct linux_binprm;
 

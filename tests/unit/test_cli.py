@@ -256,6 +256,7 @@ REPORT = {
     "version": "1", "pid": 1, "uptime_s": 1.0, "tier": "a", "spans": 0, "series": 0, "cpu_s": 0.1,
     "rss_max_bytes": 1, "kernel_memory_bytes": 1, "ring_fill": 0.0, "largest_backlog_bytes": 0,
     "connections": 0, "protocols": {}, "probes": [], "overhead_step": "metrics_only",
+    "refusals": ["sock_send_length is absent (Linux 5\x1b[2J)"],
     "counters": [["lost", "\x1b]0;label\x07", 1]],
     "unread": [{"carries": "\x1b[31m", "endpoint": "/run/\x1b[2J", "connections": 1}],
     "targets": [
@@ -274,6 +275,7 @@ def test_reports_do_not_steer_the_terminal(capsys):
     assert "shop\\x1b[2J" in out
     assert "argv \\nforged" in out
     assert "\\x9b2J" in out
+    assert "  nothing better: sock_send_length is absent (Linux 5\\x1b[2J)\n" in out
     assert all(line.isprintable() for line in out.splitlines())
     assert "forged" not in {line.split()[0] for line in out.splitlines() if line}
 
