@@ -25,6 +25,7 @@ from otelauto.abi import Opening, SegmentFlag
 from otelauto.counters import Counters
 from otelauto.kernel.capture import Wanted
 from otelauto.plaintext import LINKS_REFUSED, Plaintext
+from otelauto.probe_cost import cost_of_a_call
 
 pytestmark = pytest.mark.kernel
 
@@ -307,6 +308,14 @@ def test_a_fork_a_late_library_and_a_deleted_one(reading: Reading, tmp_path: Pat
         finally:
             os.kill(child, 9)
             donor.run("os.waitpid(child, 0)")
+
+
+def test_the_cost_of_a_probe_is_measured_and_leaves_nothing(reading: Reading) -> None:
+    probes = reading.recorder.capture.libraries
+    assert probes is not None
+    before = text_of(os.getpid(), "libc.so")
+    assert cost_of_a_call(probes) > 0
+    assert text_of(os.getpid(), "libc.so") == before
 
 
 HIDE = """

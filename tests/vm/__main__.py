@@ -21,7 +21,7 @@ SECONDS = 900  # for one kernel
 SLOWER = 20  # software emulation: deadlines of tests are longer by that
 KERNEL = (
     "accounting", "calls", "endings", "lifecycle", "midstream", "modes", "processes", "slots",
-    "tables", "unread", "vectors", "verifier",
+    "tables", "tls", "unread", "vectors", "verifier",
 )  # fmt: skip
 # Long by their number of sockets, bytes or loads in a machine that is emulated.
 LEFT_OUT = (
@@ -59,7 +59,8 @@ def _words() -> str:
     left_out = " or ".join(LEFT_OUT)
     return (
         ".venv/bin/otelauto doctor; "
-        f"TEST_PATIENCE={SLOWER} .venv/bin/python -m pytest -q -rsf --tb=short"
+        f"OPENSSL_CONF=tests/vm/openssl.cnf TEST_PATIENCE={SLOWER}"
+        " .venv/bin/python -m pytest -q -rsf --tb=short"
         f" -p no:cacheprovider --timeout={SECONDS} {words} -k 'not ({left_out})'"
     )
 
