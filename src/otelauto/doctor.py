@@ -159,7 +159,7 @@ def target_tls_lines(tls: dict[str, Any]) -> Iterator[str]:
     """What is read of a target's TLS, and why not."""
     for row in tls["libraries"]:
         more = f": {row['why']}" if row["why"] else ""
-        if row["probes"]:
+        if row.get("probes"):
             more = f" ({row['stepped']} of {row['probes']} probes are single-stepped)"
         yield f"    TLS {row['state']}: {row['library']} in {row['path']}{more}"
     if not tls["libraries"] and tls["why"]:

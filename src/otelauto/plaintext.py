@@ -14,6 +14,7 @@ import resource
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,6 +37,7 @@ LOOKS_AFTER_S: Final = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 UNKNOWN: Final = "a TLS library"
 ENOUGH_DESCRIPTORS: Final = 256  # left for everything else
 LINKS_MAX: Final = 2048
+CLOSED_AT_ONCE: Final = 16
 FILES_MAX: Final = 256  # of which it is remembered what is in them
 
 
@@ -208,12 +210,21 @@ class Plaintext:
         heapq.heappush(self._due, (due, tgid))
 
     def _release(self) -> None:
-        """Close the links of processes that are not watched any more."""
+        """Close the links of processes that are not watched any more.
+
+        Several at once: for each the kernel waits, and it waits for all in the same time.
+        """
+        links = []
         while self._gone:
             for found in self._gone.pop().found.values():
                 if found is not None and found.link is not None:
-                    found.link.close()
+                    links.append(found.link)
                     self._linked[found.library == GO.name] -= 1
+        if len(links) > 1:
+            with ThreadPoolExecutor(CLOSED_AT_ONCE) as closers:
+                list(closers.map(lambda link: link.close(), links))
+        elif links:
+            links[0].close()
         for is_go, probes in ((False, self._probes), (True, self._go)):
             if probes is not None and not self._linked[is_go]:
                 probes.leave_sockets()

@@ -25,7 +25,7 @@ from otelauto.counters import Counters
 from otelauto.discover.elf import Image
 from otelauto.discover.go_tls import find_spots
 from otelauto.kernel.capture import Wanted
-from otelauto.kernel.go_probes import GoProbes
+from otelauto.kernel.go_probes import KEY, GoProbes
 from otelauto.kernel.uprobes import Link
 from otelauto.plaintext import Plaintext
 
@@ -104,6 +104,13 @@ def attach(recorder: Recorder, pid: int) -> Link:
         return probes_of(recorder).link(pid, str(PROGRAM), find_spots(image))
 
 
+def calls_of(recorder: Recorder, pid: int) -> int:
+    """How many goroutines of the process are known to be in a call."""
+    go = recorder.capture.go
+    assert go
+    return sum(KEY.unpack(key)[1] == pid for key in go._object.keys("go_calls", KEY.size))
+
+
 def sessions(recorder: Recorder) -> list[Watched]:
     recorder.drain()
     found = recorder.connections
@@ -161,11 +168,13 @@ def test_a_session_that_was_there_before(recorder: Recorder, tmp_path: Path) -> 
         with closing(attach(recorder, server.pid)):
             exchange(client, 1000)
             exchange(client, 3000)
+            recorder.wait_for(lambda: calls_of(recorder, server.pid) == 1, "a read waits")
             recorder.wait_for(
                 lambda: any(moved(one, SENT) == 4000 for one in sessions(recorder)),
                 "both answers are recorded",
             )
             (session,) = sessions(recorder)
+        assert calls_of(recorder, server.pid) == 0, "nothing is kept of a process without probes"
     assert session.openings[-1][0].remote_port == port
     assert session.of(SENT)[0].flags & SegmentFlag.FLAG_MIDSTREAM
     assert session.of(RECEIVED)[0].flags & SegmentFlag.FLAG_MIDSTREAM

@@ -62,6 +62,7 @@ def test_objects_are_reproducible_and_fresh(builder: ModuleType, tmp_path: Path)
         assert {path.name for path in built} == {
             "procs.bpf.o",
             "tls.bpf.o",
+            "tls_go.bpf.o",
             *(f"{t.object}.bpf.o" for t in TIERS),
         }
         hashes.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in built})

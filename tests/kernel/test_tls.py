@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +27,7 @@ from otelauto.abi import Opening, SegmentFlag
 from otelauto.counters import Counters
 from otelauto.kernel.capture import Wanted
 from otelauto.plaintext import LINKS_REFUSED, Plaintext
+from otelauto.probe_cost import cost_of_a_call
 
 pytestmark = pytest.mark.kernel
 
@@ -307,6 +310,41 @@ def test_a_fork_a_late_library_and_a_deleted_one(reading: Reading, tmp_path: Pat
         finally:
             os.kill(child, 9)
             donor.run("os.waitpid(child, 0)")
+
+
+PROBING = """
+import sys, time
+from otelauto.counters import Counters
+from otelauto.kernel.capture import Capture, Wanted
+from otelauto.plaintext import Plaintext
+capture = Capture(Wanted(libraries=True))
+plaintext = Plaintext(capture.libraries, "", Counters())
+plaintext.look(int(sys.argv[1]), "")
+plaintext.settle(600)
+print("probing", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_text_is_as_it_was_when_otelauto_was_killed(
+    reading: Reading, server: TlsServer
+) -> None:
+    before = text_of(server.pid, "libssl")
+    command = [sys.executable, "-c", PROBING, str(server.pid)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as probing:
+        assert probing.stdout
+        assert probing.stdout.readline() == "probing\n"
+        assert text_of(server.pid, "libssl") != before
+        probing.kill()
+    reading.recorder.wait_for(lambda: text_of(server.pid, "libssl") == before, "it is restored")
+
+
+def test_the_cost_of_a_probe_is_measured_and_leaves_nothing(reading: Reading) -> None:
+    probes = reading.recorder.capture.libraries
+    assert probes is not None
+    before = text_of(os.getpid(), "libc.so")
+    assert cost_of_a_call(probes) > 0
+    assert text_of(os.getpid(), "libc.so") == before
 
 
 HIDE = """

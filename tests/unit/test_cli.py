@@ -252,6 +252,12 @@ def test_strangers_words_do_not_steer_the_terminal(app, capsys):
     )
 
 
+TLS = {
+    "why": "",
+    "libraries": [
+        {"library": "OpenSSL", "path": "/lib\nforged/libssl", "state": "refused", "why": "no"}
+    ],
+}
 REPORT = {
     "version": "1", "pid": 1, "uptime_s": 1.0, "tier": "a", "spans": 0, "series": 0, "cpu_s": 0.1,
     "rss_max_bytes": 1, "kernel_memory_bytes": 1, "ring_fill": 0.0, "largest_backlog_bytes": 0,
@@ -260,10 +266,7 @@ REPORT = {
     "counters": [["lost", "\x1b]0;label\x07", 1]],
     "unread": [{"carries": "\x1b[31m", "endpoint": "/run/\x1b[2J", "connections": 1}],
     "targets": [
-        {
-            "service": "shop\x1b[2J", "pid": 7, "ports": [80], "reason": "argv \nforged",
-            "tls": {"libraries": [], "why": ""},
-        }
+        {"service": "shop\x1b[2J", "pid": 7, "ports": [80], "reason": "argv \nforged", "tls": TLS}
     ],
     "exporters": {"printer": {"last_error": "\x9b2J"}},
 }  # fmt: skip
@@ -278,6 +281,18 @@ def test_reports_do_not_steer_the_terminal(capsys):
     assert "  nothing better: sock_send_length is absent (Linux 5\\x1b[2J)\n" in out
     assert all(line.isprintable() for line in out.splitlines())
     assert "forged" not in {line.split()[0] for line in out.splitlines() if line}
+
+
+def test_what_is_seen_of_a_targets_tls_is_said():
+    assert list(doctor.target_tls_lines(TLS)) == [
+        "    TLS refused: OpenSSL in /lib\nforged/libssl: no"
+    ]
+    unseen = {"libraries": [], "why": "the TLS of the Java virtual machine"}
+    assert list(doctor.target_tls_lines(unseen)) == [
+        "    TLS not seen: the TLS of the Java virtual machine"
+    ]
+    assert list(doctor.target_tls_lines({"libraries": [], "why": ""})) == []
+    assert list(doctor.tls_lines(None, "too old")) == ["  absent  plaintext of TLS: too old"]
 
 
 def test_the_cost_of_each_program_is_the_difference_of_two_reports():

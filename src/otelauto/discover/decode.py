@@ -189,8 +189,7 @@ def _walk(
         if kind not in (flow.NEXT, flow.CONDITIONAL_BRANCH):
             return None, None, "the function leaves by an address that is not in its code"
         written = effects.of(instruction)
-        if changed := written & kept:
-            pristine = pristine and effects.stack_pointer not in changed
+        if written & kept:
             return None, None, "no emulated instruction comes before an argument is changed"
         pristine = pristine and effects.stack_pointer not in written
     return None, None, "the function's instructions cannot be decoded"
