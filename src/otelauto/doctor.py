@@ -18,7 +18,7 @@ from otelauto.control import ask
 from otelauto.discover.candidates import candidates
 from otelauto.discover.environment import check_environment
 from otelauto.discover.procfs import ProcFs
-from otelauto.discover.tls_libraries import LIBRARIES
+from otelauto.discover.tls_libraries import GO, LIBRARIES
 from otelauto.errors import KernelError, OtelautoError
 from otelauto.export.lines import printable
 from otelauto.instrument import naming_of, no_plaintext
@@ -79,6 +79,10 @@ def _kernel(config: Config) -> int:
         _say(f"  kernel memory at rest: {capture.kernel_memory() / 2**20:.1f} MiB")
         for line in tls_lines(capture.libraries, unwanted or capture.libraries_refused):
             _say(line)
+        if capture.go:
+            _say(f"  ok      plaintext of Go's {GO.name}")
+        else:
+            _say(f"  absent  plaintext of Go's {GO.name}: {unwanted or capture.go_refused}")
     finally:
         capture.close()
     _say(
