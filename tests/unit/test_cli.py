@@ -258,7 +258,12 @@ REPORT = {
     "connections": 0, "protocols": {}, "probes": [], "overhead_step": "metrics_only",
     "counters": [["lost", "\x1b]0;label\x07", 1]],
     "unread": [{"carries": "\x1b[31m", "endpoint": "/run/\x1b[2J", "connections": 1}],
-    "targets": [{"service": "shop\x1b[2J", "pid": 7, "ports": [80], "reason": "argv \nforged"}],
+    "targets": [
+        {
+            "service": "shop\x1b[2J", "pid": 7, "ports": [80], "sdk": "\x1b[2J",
+            "reason": "argv \nforged",
+        }
+    ],
     "exporters": {"printer": {"last_error": "\x9b2J"}},
 }  # fmt: skip
 
