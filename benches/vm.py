@@ -184,10 +184,10 @@ def measure(rows: list[str], columns: list[str], settings: Settings) -> list[Sec
 
 
 def main() -> int:
-    subprocess.run([BENCHES / "install.sh"], check=True, stdout=sys.stderr)
     settings = Settings.from_environment(seconds=SECONDS, pairs=PAIRS)
     try:
         rows, columns = _chosen("BENCH_ROWS", ROWS), _chosen("BENCH_COLUMNS", COLUMNS)
+        subprocess.run([BENCHES / "install.sh"], check=True, stdout=sys.stderr)
         where = facts(settings)
         sections = measure(rows, columns, settings)
     except (BenchError, NoGuestError) as error:
