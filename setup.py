@@ -2,9 +2,10 @@
 """What pyproject.toml cannot say: compile the BPF objects and the extension modules.
 
 Both with the pinned compiler of the ``ziglang`` wheel, so a machine without a system compiler can
-build, and the modules ask for no newer glibc than GLIBC. They keep to Python's stable ABI: one
+build, and the modules ask for no newer glibc than GLIBC. They keep to Python's stable ABI, so one
 build serves 3.11 and every newer version. ``MACHINE=aarch64`` in the environment builds for that.
-With ``SANITIZE=1`` the modules are built with gcc under AddressSanitizer and UBSan, for `make sanitize`.
+With ``SANITIZE=1`` the modules are built with gcc under AddressSanitizer and UBSan instead, for
+`make sanitize`.
 """
 
 import importlib.util

@@ -165,7 +165,12 @@ def agent_alone(bench: Bench) -> Figures:
         time.sleep(REST_SECONDS)
         used = own.instructions() - before
         memory = _memory(agent, agent.status())
-    return {"first_span": started, "at_rest": used / REST_SECONDS, **memory}
+    return {
+        "first_span": [seconds for seconds, _ in started],
+        "start": [cpu_seconds * 1e9 for _, cpu_seconds in started],
+        "at_rest": used / REST_SECONDS,
+        **memory,
+    }
 
 
 def main(row: str, columns: list[str]) -> None:

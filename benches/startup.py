@@ -14,7 +14,15 @@ from typing import Any
 
 from tests.e2e.harness.process import Process, free_port, wait_until
 
-from benches.harness import SERVICE_CPU, Bench, BenchError, Otelauto, load_command, pinned
+from benches.harness import (
+    SERVICE_CPU,
+    Bench,
+    BenchError,
+    Otelauto,
+    cpu_ns,
+    load_command,
+    pinned,
+)
 from benches.report import Budget, Figure, Section
 from benches.services import EPOLL, SERVICES, running
 
@@ -49,15 +57,15 @@ def printing(bench: Bench, port: int) -> Iterator[Otelauto]:
         yield agent
 
 
-def first_span(bench: Bench) -> float:
-    """Seconds from the start of otelauto to its first span."""
+def first_span(bench: Bench) -> tuple[float, float]:
+    """From the start of otelauto to its first span: seconds, and seconds of its own CPU time."""
     with running(SERVICES["epoll"].command, bench.directory, "first") as it:
         command = load_command(200, 3600, "/items/#", [it.port], connections=4)
         with Process(command, bench.directory / "load.err"):
             started = time.monotonic()
             with printing(bench, it.port) as agent:
                 first_line(agent)
-                return time.monotonic() - started
+                return time.monotonic() - started, cpu_ns([agent.pid]) / 1e9
 
 
 def _connect(port: int) -> tuple[socket.socket, int]:
@@ -96,7 +104,7 @@ def new_process(bench: Bench) -> float:
 def startup(bench: Bench) -> Section:
     """Both times, as often as pairs are measured."""
     turns = range(bench.settings.pairs)
-    first = Figure([first_span(bench) for _ in turns], "s")
+    first = Figure([first_span(bench)[0] for _ in turns], "s")
     new = Figure([new_process(bench) * 1000 for _ in turns], "ms", 1)
     rows: list[tuple[str, ...]] = [("first span", str(first)), ("new process", str(new))]
     budgets = [

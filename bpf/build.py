@@ -34,7 +34,7 @@ def build(
 ) -> list[Path]:
     """Compile ``sources`` (every ``*.bpf.c`` of ``headers`` by default) to ``output``.
 
-    The objects are for kernels of ``machine``, this one's by default. CalledProcessError: the
+    The objects are for kernels of ``machine``, by default this one. Raises CalledProcessError; the
     compiler has said why on stderr.
     """
     output.mkdir(parents=True, exist_ok=True)

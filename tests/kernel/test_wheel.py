@@ -20,6 +20,7 @@ from otelauto import __version__
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]  # libbpf is compiled
 ROOT = Path(__file__).resolve().parent.parent.parent
 OBJECTS = Path("otelauto/kernel/objects")
+EM_AARCH64 = 183
 LICENCES = (
     "libbpf.BSD-2-Clause.txt", "libelf.GPL-2.0.txt", "libelf.LGPL-3.0.txt", "zlib.txt",
 )  # fmt: skip
@@ -91,6 +92,26 @@ def test_it_runs_where_its_name_says(wheel: Path, tmp_path: Path) -> None:
         for name in archive.namelist():
             if name.endswith((".so", ".so.1")):
                 assert newest_glibc(archive.read(name)) <= (2, 28), name
+
+
+def test_the_wheel_for_arm64_holds_its_code(tmp_path: Path) -> None:
+    wheel = Path(run(ROOT / "tools" / "wheel.sh", "aarch64", cwd=ROOT).splitlines()[-1])
+    assert wheel.name == f"otelauto-{__version__}-cp311-abi3-manylinux_2_28_aarch64.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        libraries = [name for name in archive.namelist() if name.endswith((".so", ".so.1"))]
+        assert len(libraries) > 5
+        for name in libraries:
+            assert machine_of(archive.read(name)) == EM_AARCH64, name
+        sockets = archive.read(str(OBJECTS / "sockets.bpf.o"))
+    # Of struct pt_regs there and here.
+    assert b"syscallno" in sockets
+    assert b"orig_ax" not in sockets
+    run(sys.executable, "-m", "auditwheel", "show", wheel, cwd=tmp_path)
+
+
+def machine_of(library: bytes) -> int:
+    """Field e_machine of an ELF file."""
+    return int.from_bytes(library[18:20], "little")
 
 
 def newest_glibc(library: bytes) -> tuple[int, ...]:

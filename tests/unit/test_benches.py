@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from benches.__main__ import ROWS
 from benches.compare import Cell, Compared
+from benches.counted import ROWS as COUNTED_ROWS
 from benches.harness import Load, cpu_ns, dropped, uncounted
 from benches.plots import RESULTS, PlotError, agent_cost, numbers, service_cost
 from benches.report import Budget, Figure, Section, merged, page, table
+from benches.vm import agent_section, service_section
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = {"BENCH_SECONDS": "1", "BENCH_PAIRS": "1"}
@@ -141,3 +143,49 @@ def test_cpu_time_is_that_of_all_threads() -> None:
         child.communicate()
     assert every_ns >= by_worker_ns
     assert every_ns > main_ns
+
+
+# As benches.counted prints them.
+WITHOUT = {"requests": 100, "rate": 100.0, "service": 21_000.0}
+WITH = {
+    "requests": 90, "rate": 90.0, "service": 24_000.0, "agent": 3_500.0, "spans": 1.0, "dropped": 0,
+    "given_up": 0, "rss": 40_000_000, "kernel_memory": 6 << 20, "maps": 13, "programs": 8,
+}  # fmt: skip
+
+
+def test_instructions_are_judged_by_what_was_added() -> None:
+    section = service_section("nginx", {"none": [WITHOUT], "metrics": [WITH]})
+    (row,) = section.rows
+    assert len(row) == len(section.header)
+    assert row[1:8] == ("Prometheus", "100", "90", "21.00", "24.00", "3.00 thousand", "3.50")
+    assert [budget.met for budget in section.budgets] == [False, True, True]
+    assert [budget.limit for budget in section.budgets] == [2.5, 4, 4]
+
+
+def test_every_span_has_a_limit_of_its_own() -> None:
+    figures = {"none": [WITHOUT], "metrics": [WITH], "traces": [WITH | {"agent": 9_900.0}]}
+    section = service_section("go", figures)
+    assert [row[1] for row in section.rows] == ["Prometheus", "Prometheus + OTLP traces"]
+    assert section.budgets[-1].limit == 10
+    assert section.budgets[-1].met
+
+
+def test_a_late_start_is_not_met() -> None:
+    figures = {"first_span": [0.9, 1.3, 1.2], "start": [1e9], "at_rest": 5e5, **WITH}
+    section = agent_section(figures)
+    assert len(section.rows[0]) == len(section.header)
+    assert section.rows[0][:3] == ("1.20 s (0.90 to 1.30)", "1,000 million", "500 thousand/s")
+    assert [budget.met for budget in section.budgets] == [False, True]
+
+
+def test_an_unknown_row_of_the_counted_ones_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benches.vm"],
+        cwd=ROOT,
+        env={**os.environ, "BENCH_ROWS": "ngin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"no ngin (there are: {' '.join(COUNTED_ROWS)})" in done.stderr

@@ -266,14 +266,10 @@ REPORT = {
     "counters": [["lost", "\x1b]0;label\x07", 1]],
     "unread": [{"carries": "\x1b[31m", "endpoint": "/run/\x1b[2J", "connections": 1}],
     "targets": [
-<<<<<<< HEAD
-        {"service": "shop\x1b[2J", "pid": 7, "ports": [80], "reason": "argv \nforged", "tls": TLS}
-=======
         {
             "service": "shop\x1b[2J", "pid": 7, "ports": [80], "sdk": "\x1b[2J",
-            "reason": "argv \nforged",
+            "reason": "argv \nforged", "tls": TLS,
         }
->>>>>>> wt-m
     ],
     "exporters": {"printer": {"last_error": "\x9b2J"}},
 }  # fmt: skip
