@@ -204,7 +204,10 @@ int call_end(__u64 *context)
 	if (!sk || !carries_a_stream(sk) || has_upper_layer(sk))
 		return 0;
 	keep_registers(regs, &call);
-	return on_call(sk, call.result, call.flags, call.direction, call.unread, SLOT_SEND);
+	/* Two copies of it, each with a direction that the verifier knows. */
+	if (call.direction == DIRECTION_SENT)
+		return on_call(sk, call.result, 0, DIRECTION_SENT, call.unread, SLOT_SEND);
+	return on_call(sk, call.result, call.flags, DIRECTION_RECEIVED, call.unread, SLOT_SEND);
 }
 
 #endif

@@ -37,7 +37,7 @@ struct segment_plan {
 INLINE bool begins_message(struct connection *c, struct segment_plan *plan)
 {
 	__u64 significant = c->verdict.start_length[plan->direction & 1];
-	__u64 address = plan->user.address, first = 0, pattern, mask;
+	__u64 address = plan->user.address, first[2] = {}, length, pattern, mask;
 
 	if (plan->user.count) {
 		struct user_vector vector;
@@ -50,14 +50,16 @@ INLINE bool begins_message(struct connection *c, struct segment_plan *plan)
 		if (!significant)
 			return true;
 	}
-	OPAQUE(significant);
 	if (!significant || significant > 8)
 		return false;
-	if (bpf_probe_read_user(&first, significant, (void *)address))
+	length = significant;
+	OPAQUE(length);
+	length &= 15; /* verifiers before 5.14 forget the bound of a value that was spilled */
+	if (bpf_probe_read_user(first, length, (void *)address))
 		return false;
 	__builtin_memcpy(&pattern, c->verdict.start[plan->direction & 1], 8);
 	mask = ~0ULL >> (64 - 8 * significant);
-	return !((first ^ pattern) & mask);
+	return !((first[0] ^ pattern) & mask);
 }
 
 /* The first bytes of a direction may decide at once what a verdict would decide a drain later. */

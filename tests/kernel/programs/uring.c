@@ -23,11 +23,17 @@ static int ring;
 
 static void open_ring(void)
 {
+	size_t submit_size, complete_size;
+
 	ring = syscall(SYS_io_uring_setup, 8, &parameters);
 	if (ring < 0)
 		err(2, "io_uring_setup");
-	submit = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
-	complete = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_CQ_RING);
+	submit_size = parameters.sq_off.array + parameters.sq_entries * sizeof(unsigned);
+	complete_size = parameters.cq_off.cqes + parameters.cq_entries * sizeof(struct io_uring_cqe);
+	submit = mmap(NULL, submit_size, PROT_READ | PROT_WRITE, MAP_SHARED, ring,
+		      IORING_OFF_SQ_RING);
+	complete = mmap(NULL, complete_size, PROT_READ | PROT_WRITE, MAP_SHARED, ring,
+			IORING_OFF_CQ_RING);
 	entries = mmap(NULL, 8 * sizeof(*entries), PROT_READ | PROT_WRITE, MAP_SHARED, ring,
 		       IORING_OFF_SQES);
 	if (submit == MAP_FAILED || complete == MAP_FAILED || entries == MAP_FAILED)
