@@ -20,6 +20,7 @@ need nginx nginx-light
 need java default-jre-headless
 need javac default-jdk-headless
 need cargo cargo
+need fcgiwrap fcgiwrap
 need wrk wrk
 need h2load nghttp2-client
 need nghttpd nghttp2-server

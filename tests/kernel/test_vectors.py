@@ -45,7 +45,8 @@ def split(data: bytes, sizes: list[int]) -> list[bytes]:
 
 def check(pieces: list[Piece], data: bytes) -> None:
     """All of ``data``, in parts of CAPTURE_MAX bytes; of the last part that there may be, as much."""
-    at, flags = 0, SegmentFlag.FLAG_TRUNCATED | SegmentFlag.FLAG_TAIL
+    at = 0
+    flags = SegmentFlag.FLAG_TRUNCATED | SegmentFlag.FLAG_TAIL
     begin, number = pieces[0].segment.offset, pieces[0].segment.tcp_sequence
     assert len(pieces) == min(PARTS_MAX, -(-len(data) // CAPTURE_MAX))
     for piece in pieces:
