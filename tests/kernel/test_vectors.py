@@ -44,7 +44,7 @@ def split(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 def check(pieces: list[Piece], data: bytes) -> None:
-    """All of ``data``, in parts of CAPTURE_MAX bytes; the last one that there may be has the rest."""
+    """All of ``data``, in parts of CAPTURE_MAX bytes; the last that may be has the rest."""
     at = 0
     flags = SegmentFlag.FLAG_TRUNCATED | SegmentFlag.FLAG_TAIL
     begin, number = pieces[0].segment.offset, pieces[0].segment.tcp_sequence
