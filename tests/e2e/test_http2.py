@@ -87,7 +87,7 @@ def http_problems(asked: list[Record], served: list[Record], spans: list[Span]) 
 @pytest.mark.parametrize("at_once", [1, 2, 10, 100])
 @pytest.mark.parametrize("server", servers.HTTP2, ids=lambda server: server.name)
 def test_every_request_is_one_true_span(server: Server, at_once: int, tmp_path: Path) -> None:
-    count = REQUESTS if at_once > 1 else REQUESTS // 3
+    count = REQUESTS if at_once > 2 else REQUESTS // 3
     with (
         servers.running(server, tmp_path) as running,
         Otelauto(tmp_path, configuration(ports=[running.port])) as otelauto,

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "3000"))
 
 
-# A whole configuration or process directory takes milliseconds to read.
-SLOW = {"agent_configuration", "configuration", "proc", "variables"}
+# A whole configuration, process directory or conversation of many streams takes milliseconds.
+SLOW = {"agent_configuration", "configuration", "http2", "proc", "variables"}
 
 
 @pytest.mark.parametrize("target", TARGETS)
