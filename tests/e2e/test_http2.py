@@ -189,7 +189,7 @@ def _call_agrees(call: Record, log: Record, span: Span) -> bool:
 @pytest.mark.parametrize("at_once", [1, 10, 100])
 @pytest.mark.parametrize("server", servers.GRPC, ids=lambda server: server.name)
 def test_every_call_is_one_true_span(server: Server, at_once: int, tmp_path: Path) -> None:
-    """All codes, all kinds of call, some given up, some too late; mostly both ends are watched."""
+    """All codes, all kinds of call, some given up, some too late; mostly with both ends watched."""
     count = REQUESTS if at_once > 1 else REQUESTS // 5
     with servers.running(server, tmp_path) as running:
         _call_and_compare(running, count, at_once, tmp_path)
@@ -200,8 +200,8 @@ def _call_and_compare(running: Running, count: int, at_once: int, directory: Pat
     process, log = client("grpc_client.py", directory, running.port, count, at_once, go)
     with process:
         process.wait_for(lambda: go.exists() and go.read_text() == "ready", "the client is ready")
-        # With 100 calls at once grpcio writes more vectors in one call than are read of it, and what
-        # HPACK refers to is unknown after that (docs/troubleshooting.md).
+        # With 100 calls at once grpcio writes more vectors in one call than are read of it, and
+        # what HPACK refers to is unknown after that (docs/troubleshooting.md).
         pids, kinds = ([], ["server"]) if at_once == 100 else ([process.pid], ["server", "client"])
         with Otelauto(directory, configuration(ports=[running.port], pids=pids)) as otelauto:
             go.write_text("go")
