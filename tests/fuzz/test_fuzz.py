@@ -17,8 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "3000"))
 
 
-# A whole configuration or process directory takes milliseconds to read, a connection to answer.
-SLOW = {"agent_configuration", "configuration", "proc", "request", "variables", "web_configuration"}
+# A whole configuration, process directory or conversation of many streams takes milliseconds to read,
+# a connection to answer.
+SLOW = {
+    "agent_configuration", "configuration", "http2", "proc", "request", "variables",
+    "web_configuration",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("target", TARGETS)

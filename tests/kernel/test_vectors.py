@@ -44,8 +44,9 @@ def split(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 def check(pieces: list[Piece], data: bytes) -> None:
-    """All of ``data``, in parts of CAPTURE_MAX bytes; as much of the last that there may be."""
-    at, flags = 0, SegmentFlag.FLAG_TRUNCATED | SegmentFlag.FLAG_TAIL
+    """All of ``data``, in parts of CAPTURE_MAX bytes; the last that may be has the rest."""
+    at = 0
+    flags = SegmentFlag.FLAG_TRUNCATED | SegmentFlag.FLAG_TAIL
     begin, number = pieces[0].segment.offset, pieces[0].segment.tcp_sequence
     assert len(pieces) == min(PARTS_MAX, -(-len(data) // CAPTURE_MAX))
     for piece in pieces:
