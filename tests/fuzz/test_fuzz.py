@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "3000"))
 
 
-# A whole configuration, process directory or conversation of many streams takes milliseconds to read,
-# a connection to answer.
+# A whole configuration, process directory or conversation of many streams takes milliseconds to
+# read, a connection to answer.
 SLOW = {
     "agent_configuration", "configuration", "http2", "proc", "request", "variables",
     "web_configuration",

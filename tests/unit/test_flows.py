@@ -10,7 +10,7 @@ import pytest
 from tests.wire.transcripts import answer, bare, get
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Reader, Wire
 
-from otelauto.abi import OPENING, SEGMENT, CaptureMode, RecordKind, SegmentFlag
+from otelauto.abi import OPENING, SEGMENT, CaptureMode, Opening, RecordKind, SegmentFlag
 from otelauto.flows import meanings
 from otelauto.flows.endpoints import (
     GENEROUS,
@@ -210,8 +210,7 @@ def test_a_lost_opening_leaves_the_addresses_unknown_until_it_comes() -> None:
 def test_bad_records_are_counted() -> None:
     wire = Wire().open().send(CLIENT, get("/a"))
     opening, segment = wire.records
-    too_long = bytearray(opening)
-    too_long[OPENING.size - 6 : OPENING.size - 4] = b"\xff\xff"
+    too_long = Opening(*OPENING.unpack(opening))._replace(path_length=0xFFFF)
     wrong = bytearray(segment)
     wrong[1] = 2
     bad = [
@@ -220,7 +219,7 @@ def test_bad_records_are_counted() -> None:
         opening[:-1],
         segment[:40],
         segment[:-1],
-        bytes(too_long),
+        OPENING.pack(*too_long),
         bytes(wrong),
     ]
     reader = Reader().feed(bad)

@@ -144,7 +144,7 @@ def test_the_form_of_values_is_that_of_the_specification(signal: str) -> None:
 
 
 def test_what_is_sent_is_what_protobuf_says() -> None:
-    body = SpanEncoder("1", CLOCK).encode(spans(50))
+    body = b"".join(SpanEncoder("1", CLOCK).encode(spans(50)))
     assert read("traces", Json("traces").encode(body)) == ExportTraceServiceRequest.FromString(body)
     red = Red(Counters())
     red.add(spans(50))
