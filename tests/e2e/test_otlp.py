@@ -173,7 +173,7 @@ def test_ciphertext_is_said_not_to_be_read(tmp_path: Path) -> None:
         server = Process([*words, "-cert", cert], tmp_path / "server.err")
         stack.enter_context(server)
         server.wait_for(lambda: accepts(port), "it listens")
-        rig = stack.enter_context(Rig(tmp_path, {"open_port": port}))
+        rig = stack.enter_context(Rig(tmp_path, {"open_port": port, "tls_plaintext": False}))
         unchecked = ssl._create_unverified_context()
         for _ in range(3):
             connection = http.client.HTTPSConnection("127.0.0.1", port, context=unchecked)

@@ -35,7 +35,8 @@ MAIN = "\nsys.exit(cli.main(sys.argv[1:]))\n"
 
 NO_HOOK = """
 real = Library.has_tracepoint
-Library.has_tracepoint = lambda self, name: name != "sock_send_length" and real(self, name)
+gone = ("sock_send_length", "sys_exit")
+Library.has_tracepoint = lambda self, name: name not in gone and real(self, name)
 Library.parameters = lambda self, name: None  # nor functions that can be traced
 """
 ATTACH_REFUSED = """
@@ -93,7 +94,7 @@ def complains(ran: Ran, code: int, *words: str) -> None:
     [
         (AS_NOBODY, ("not allowed", "root")),
         (NO_HOOK, ("sock_send_length", "cannot see", "5.10")),
-        (ATTACH_REFUSED, ("refused", "cannot see")),
+        (ATTACH_REFUSED, ("the kernel refuses", "CAP_BPF")),
         (NO_OBJECT, ("sockets.bpf.o", "make bpf")),
         (NO_LIBBPF, ("libbpf", "install")),
         (NO_BTF, ("BTF",)),
