@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,7 +136,10 @@ def test_programs_that_attach_only_once(tcp: Pair, monkeypatch: pytest.MonkeyPat
 
     def call(self: Library, function: str, *arguments: Any) -> Any:
         if function == "bpf_program__attach":
-            (program,) = arguments
+            told = Path(
+                f"/proc/self/fdinfo/{real(self, 'bpf_program__fd', *arguments)}"
+            ).read_text()
+            program = int(told.partition("prog_id:")[2].split()[0])  # addresses are used again
             if program in once:
                 raise OSError(errno.EINVAL, "Invalid argument")
             once.add(program)
