@@ -4,9 +4,9 @@
  * only. Its bytes go to the ring like a socket's, as a connection of their own.
  *
  * What a call moved is what it returned: a write that is tried again, or accepted in part, counts for
- * what was accepted, once. Two programs see the sockets meanwhile, to prove which one carries it; they
- * are attached from the first call on, and pass over threads that never made one: what is not TLS
- * costs nothing more.
+ * what was accepted, once. Two programs see the sockets meanwhile, to prove which one carries it. They
+ * are attached from the first call on, and pass over threads that never made one: until then plaintext
+ * costs nothing more, and later hardly anything.
  */
 #define HAS_VIEWS
 #include "kernel.h"

@@ -304,12 +304,10 @@ class Watcher:
             self._look_again(event)
 
     def _look_again(self, event: abi.ProcessEvent) -> None:
-        """A target that runs another program, or listens now, may have other libraries.
-
-        A call into one is told.
-        """
+        """A target that runs another program, or listens now, may have other libraries."""
         if event.kind == abi.ProcessEventKind.PROCESS_TLS:
             self.plaintext.called()
+            return
         target = self.discovery.targets().get(event.tgid)
         if target is None:
             return

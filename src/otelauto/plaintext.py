@@ -2,9 +2,11 @@
 """Probes in the TLS libraries of watched processes: made when one is mapped, gone with the process.
 
 The kernel takes tens of ms to change a process's text and waits for others meanwhile. So a thread
-of its own does it, told by the one that knows the targets. The programs that prove which socket
-carries a session see every socket call, also of plaintext: they are attached from the first TLS call
-on. Go's from the first link on: a write of Go's is seen when it is sent only.
+of its own does it, told by the one that knows the targets.
+
+The programs that prove which socket carries a session are run at every socket call, of plaintext,
+too: they are attached from the first TLS call on; Go's from the first link on, for a write of Go's
+is seen only when it is sent.
 """
 
 from __future__ import annotations
@@ -358,9 +360,12 @@ class Plaintext:
 
 def attach_to_sockets(probes: LibraryProbes) -> str:
     """Attach what looks at sockets, unless it is attached; why not if that is refused."""
-    for probe in probes.watch_sockets():
+    now = probes.watch_sockets()
+    for probe in now:
         if probe.state != "attached":
             return f"{probe.name} on {probe.hook} is {probe.state}: {probe.why}"
+    if now:
+        log.info("seeing which connections carry TLS sessions object=%s", probes.OBJECT)
     return ""
 
 
