@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.kernel.child import running
 from tests.kernel.recorder import DEADLINE, RECEIVED, SENT, Recorder, Watched
 from tests.kernel.tls_child import (
     TlsServer,
@@ -36,6 +37,7 @@ WRAP = "tls = context.wrap_socket(accepted, server_side=True)"
 BIO = "bio = Bio(accepted)\nbio.call(bio.tls.do_handshake)"
 READ_BIO = "got = bio.call(bio.tls.read, 65536)"
 BLOCK = 100_000
+STATE_MAX = 4096
 FIRST_CALL = """
 first = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
 try:
@@ -171,6 +173,7 @@ def test_sockets_are_seen_from_the_first_call_on(reading: Reading, server: TlsSe
     assert reading.first_calls() == []
     reading.plaintext.scan()
     reading.plaintext.settle(DEADLINE)
+    assert not reading.probes.was_called()
     assert not reading.probes._object._links
     with server.connect(BIO) as client:
         client.sendall(b"early")
@@ -197,6 +200,28 @@ def test_sockets_are_seen_from_the_first_call_on(reading: Reading, server: TlsSe
     # Should that event be lost, the next scan makes up for it.
     reading.plaintext.scan()
     reading.recorder.wait_for(reading.sees_sockets, "the sockets are seen again")
+
+
+def test_threads_that_never_made_a_tls_call_are_passed_over(
+    reading: Reading, server: TlsServer
+) -> None:
+    """No state is kept of them, even if what they send and receive looks like TLS."""
+
+    def has_state(pid: int) -> bool:
+        descriptor = os.pidfd_open(pid)
+        try:
+            key = descriptor.to_bytes(4, "little")
+            return reading.probes._object.lookup("tls_threads", key, STATE_MAX) is not None
+        finally:
+            os.close(descriptor)
+
+    reading.follow(server)
+    with running() as neighbour:
+        reading.recorder.capture.watch(neighbour.pid)
+        neighbour.run("one, other = socket.socketpair(); one.send(b'\\x16\\x03\\x01\\0\\x01x')")
+        neighbour.run("other.recv(100)")
+        assert not has_state(neighbour.pid)
+    assert has_state(server.pid)
 
 
 # OpenSSL itself, as servers in C use it: writes may be accepted in part.
