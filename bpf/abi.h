@@ -72,6 +72,7 @@ enum process_event_kind {
 	PROCESS_FORK = 2,      /* parent was watched, the child is watched already */
 	PROCESS_EXIT = 3,
 	PROCESS_LISTEN = 4,    /* a TCP socket began to listen on a wanted port */
+	PROCESS_TLS = 5,       /* first call of a probed TLS library since nobody looked at sockets */
 };
 
 enum target_state {

@@ -136,6 +136,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct signal_struct *signal;
+	unsigned long nvcsw; /* how often it gave up the CPU to wait */
 	/* struct files_struct: with two names that an object only points to, the compiler's order of them
 	 * depends on where it runs. */
 	void *files;

@@ -64,6 +64,7 @@ struct tls_thread {
 	__u64 size;
 	__u64 result;
 	__u64 stack;                  /* its stack pointer */
+	__u64 slept;                  /* how often the thread had slept before it; of a handshake */
 	__u32 call;                   /* enum tls_call; 0: none is in progress */
 	__u8 touched;                 /* a socket call was made inside it */
 	__u8 ended;                   /* ... and read the end of the stream */

@@ -4,7 +4,9 @@
  * only. Its bytes go to the ring like a socket's, as a connection of their own.
  *
  * What a call moved is what it returned: a write that is tried again, or accepted in part, counts for
- * what was accepted, once. Two programs see the sockets meanwhile, to prove which one carries it.
+ * what was accepted, once. Two programs see the sockets meanwhile, to prove which one carries it. They
+ * are attached from the first call on, and pass over threads that never made one: until then plaintext
+ * costs nothing more, and later hardly anything.
  */
 #define HAS_VIEWS
 #include "kernel.h"
@@ -14,7 +16,26 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Whether user space was told that the library is called. It begins anew when it leaves the sockets. */
+struct {
+	MAP_ATTRIBUTE(type, BPF_MAP_TYPE_ARRAY);
+	MAP_ATTRIBUTE(max_entries, 1);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, __u32);
+} tls_called SEC(".maps");
+
 /* ---- calls ---- */
+
+INLINE void tell_first_call(tgid_t tgid)
+{
+	struct process_event event = { .kind = PROCESS_TLS, .tgid = tgid };
+	__u32 zero = 0, *told = bpf_map_lookup_elem(&tls_called, &zero);
+
+	if (!told || *told || __sync_lock_test_and_set(told, 1))
+		return;
+	event.time = bpf_ktime_get_boot_ns();
+	emit_event(&event, true);
+}
 
 INLINE bool is_read(__u32 call)
 {
@@ -49,6 +70,7 @@ int tls_enter(struct pt_regs *context)
 		end_session(session, tgid);
 		return 0;
 	}
+	tell_first_call(tgid);
 	t = tls_thread_get(BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!t) {
 		count(DROP_STATE_REFUSED, 1);
@@ -66,6 +88,7 @@ int tls_enter(struct pt_regs *context)
 	t->stack = stack;
 	t->touched = 0;
 	t->ended = 0;
+	t->slept = call == TLS_HANDSHAKE ? bpf_get_current_task_btf()->nvcsw : 0;
 	if (!t->claimed) {
 		t->claimed = 1;
 		t->taker = session;
@@ -79,13 +102,13 @@ int tls_enter(struct pt_regs *context)
 }
 
 /* Bytes that the call moved, by what it returned. */
-INLINE __u32 moved(struct tls_thread *t, __s32 returned)
+INLINE __u32 moved(struct tls_thread *t, __u32 call, __s32 returned)
 {
 	__u64 bytes = 0;
 
 	if (returned <= 0)
 		return 0;
-	if (t->call == TLS_READ || t->call == TLS_WRITE)
+	if (call == TLS_READ || call == TLS_WRITE)
 		return returned;
 	if (bpf_probe_read_user(&bytes, sizeof(bytes), (void *)t->result))
 		count(UNREAD_FAULT, 1);
@@ -117,6 +140,21 @@ INLINE void keep_written(struct tls_thread *t, __u32 length)
 	}
 }
 
+/*
+ * A handshake that is not done yet, or had to wait for the peer, is really one: of a session that is
+ * established the function returns at once, having nothing to do.
+ */
+INLINE void on_handshake(struct tls_thread *t, __s32 returned, tgid_t tgid)
+{
+	struct session *s;
+
+	if (returned >= 0 && bpf_get_current_task_btf()->nvcsw == t->slept)
+		return;
+	s = session_find(t->session, tgid);
+	if (s && !s->connection.offset[0] && !s->connection.offset[1])
+		s->greeted = 1;
+}
+
 SEC("uretprobe")
 int tls_return(struct pt_regs *context)
 {
@@ -129,8 +167,12 @@ int tls_return(struct pt_regs *context)
 	if (!t || !t->call || context->sp != t->stack + 8)
 		return 0;
 	call = t->call;
-	length = call == TLS_HANDSHAKE ? 0 : moved(t, returned);
 	t->call = 0;
+	if (call == TLS_HANDSHAKE) {
+		on_handshake(t, returned, tgid);
+		return 0;
+	}
+	length = moved(t, call, returned);
 	if (!length) {
 		bool over = call == TLS_READ ? !returned : call == TLS_READ_OUT && t->ended;
 
@@ -153,7 +195,7 @@ int tls_return(struct pt_regs *context)
 	return 0;
 }
 
-/* ---- sockets ---- */
+/* ---- sockets: those of threads that have made a TLS call ---- */
 
 /* A record passed on `sk` while the thread is in a TLS call: the session's socket. */
 INLINE void on_inner_call(struct tls_thread *t, struct sock *sk, const struct record_header *h)
@@ -196,22 +238,18 @@ int tls_received(__u64 *context)
 	struct sock *sk = (void *)context[0];
 	int result = context[1], flags = context[2];
 	__u64 length = result, address;
+	struct tls_thread *t = tls_thread_get(0);
 	struct record_header h = {};
-	struct tls_thread *t;
 	bool again;
 
-	if (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB | MSG_TRUNC))
+	if (!t || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB | MSG_TRUNC))
 		return 0;
 	if (!result) {
-		t = tls_thread_get(0);
-		if (t && t->call)
+		if (t->call)
 			t->ended = 1;
 		return 0;
 	}
 	if (!may_carry_tls(sk, result))
-		return 0;
-	t = tls_thread_get(BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!t)
 		return 0;
 	address = first_bytes(&length);
 	if (t->call) {
@@ -240,15 +278,12 @@ int tls_sent(__u64 *context)
 	struct sock *sk = (void *)context[0];
 	int result = context[1];
 	__u64 length = result, address;
+	struct tls_thread *t = tls_thread_get(0);
 	struct record_header h = {};
-	struct tls_thread *t;
 	struct session *s;
 	__u32 written;
 
-	if (!may_carry_tls(sk, result))
-		return 0;
-	t = tls_thread_get(0);
-	if (!t || (!t->call && !t->written))
+	if (!t || (!t->call && !t->written) || !may_carry_tls(sk, result))
 		return 0;
 	written = t->written;
 	t->written = 0;

@@ -70,6 +70,7 @@ class ProcessEventKind(enum.IntEnum):
     PROCESS_FORK = 2
     PROCESS_EXIT = 3
     PROCESS_LISTEN = 4
+    PROCESS_TLS = 5
 
 
 class TargetState(enum.IntEnum):

@@ -41,6 +41,7 @@ WAIT_S: Final = 0.2  # the rest of a turn costs as much as a thousand plain exch
 REST_WAIT_S: Final = 1.0  # what comes first ends it
 LEARNING_TURNS: Final = 5  # short ones, after each sign of something new
 QUIET_TURNS: Final = 5  # without a record, before it is worth it: waking up is paid by the service
+URGENT: Final = (abi.ProcessEventKind.PROCESS_LISTEN, abi.ProcessEventKind.PROCESS_TLS)
 EVENTS_BUDGET_S: Final = 0.05  # of a turn
 BUSY_COUNT_S: Final = 1.0
 IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
@@ -263,8 +264,8 @@ class Watcher:
         self.capture.rest(REST_WAIT_S)
         events = self.capture.drain_events()
         self._events.extend(events)
-        listens = any(event.kind == abi.ProcessEventKind.PROCESS_LISTEN for event in events)
-        if events and not listens and not self.capture.ring_fill:
+        urgent = any(event.kind in URGENT for event in events)
+        if events and not urgent and not self.capture.ring_fill:
             self.capture.wait(WAIT_S)
 
     def drain(self, take: Take) -> int:
@@ -304,6 +305,9 @@ class Watcher:
 
     def _look_again(self, event: abi.ProcessEvent) -> None:
         """A target that runs another program, or listens now, may have other libraries."""
+        if event.kind == abi.ProcessEventKind.PROCESS_TLS:
+            self.plaintext.called()
+            return
         target = self.discovery.targets().get(event.tgid)
         if target is None:
             return

@@ -3,6 +3,10 @@
 
 The kernel takes tens of ms to change a process's text and waits for others meanwhile. So a thread
 of its own does it, told by the one that knows the targets.
+
+The programs that prove which socket carries a session are run at every socket call, of plaintext,
+too: they are attached from the first TLS call on; Go's from the first link on, for a write of Go's
+is seen only when it is sent.
 """
 
 from __future__ import annotations
@@ -98,7 +102,8 @@ class Plaintext:
         self._due: list[tuple[float, int]] = []
         self._gone: list[Looked] = []
         self._known: dict[tuple[int, ...], tuple[TlsLibrary, list[Spot]] | None] = {}
-        self._paused = self._stopping = False
+        self._paused = self._stopping = self._called = False
+        self._unproven_why = ""
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -127,6 +132,14 @@ class Plaintext:
             for tgid, known in self._processes.items():
                 if known.looks >= len(LOOKS_AFTER_S):
                     self._plan(tgid, known, now)
+            # Its event may have been dropped.
+            self._called = self._called or (self._probes is not None and self._probes.was_called())
+            self._news.notify()
+
+    def called(self) -> None:
+        """A library was called: see the sockets, too."""
+        with self._news:
+            self._called = True
             self._news.notify()
 
     def forget(self, tgid: int) -> None:
@@ -181,6 +194,7 @@ class Plaintext:
     def _run(self) -> None:
         while not self._stopping:
             self._release()
+            self._see_sockets()
             with self._news:
                 tgid = self._next()
             if tgid is not None:
@@ -194,7 +208,7 @@ class Plaintext:
 
     def _next(self) -> int | None:
         """The process to look at now; waits for one, or for news. With the lock held."""
-        if self._stopping or self._gone:
+        if self._stopping or self._gone or self._called:
             return None
         now = time.monotonic()
         if not self._due or self._due[0][0] > now:
@@ -228,6 +242,17 @@ class Plaintext:
         for is_go, probes in ((False, self._probes), (True, self._go)):
             if probes is not None and not self._linked[is_go]:
                 probes.leave_sockets()
+
+    def _see_sockets(self) -> None:
+        """After a first TLS call: have proven which sockets carry sessions."""
+        with self._news:
+            called, self._called = self._called, False
+        if not called or self._probes is None or not self._linked[False]:
+            return
+        why = attach_to_sockets(self._probes)
+        if why and why != self._unproven_why:
+            log.warning("the spans of TLS sessions have no peer: %s", why)
+        self._unproven_why = why
 
     def _look(self, tgid: int) -> None:
         """Bring one process's links up to date, and say when to look again."""
@@ -326,12 +351,22 @@ class Plaintext:
             raise KernelError(why)
         if sum(self._linked.values()) >= self._links_max:
             raise KernelError(f"{self._links_max} libraries have probes: that is the limit")
-        for probe in probes.watch_sockets():
-            if probe.state != "attached":
-                raise KernelError(f"{probe.name} on {probe.hook} is {probe.state}: {probe.why}")
+        if library is GO and (why := attach_to_sockets(probes)):
+            raise KernelError(why)
         link = probes.link(tgid, path, spots)
         self._linked[library is GO] += 1
         return link
+
+
+def attach_to_sockets(probes: LibraryProbes) -> str:
+    """Attach what looks at sockets, unless it is attached; why not if that is refused."""
+    now = probes.watch_sockets()
+    for probe in now:
+        if probe.state != "attached":
+            return f"{probe.name} on {probe.hook} is {probe.state}: {probe.why}"
+    if now:
+        log.info("seeing which connections carry TLS sessions object=%s", probes.OBJECT)
+    return ""
 
 
 def link_of(path: str) -> str:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +25,10 @@ from tests.scale import PATIENCE
 
 pytestmark = pytest.mark.e2e
 GENEROUS_NS = 5_000_000 * PATIENCE
+# Their connections are proven by evidence, which may come too late for one of a single exchange.
+HAND_CIPHERTEXT_OVER = ("uvicorn-fastapi-tls", "node-https")
+UNPROVEN_MAX = 20
+SEES_CARRIERS = 'msg="seeing which connections carry TLS sessions'
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -144,6 +150,8 @@ def test_every_exchange_is_one_true_span(
         upstream = running.upstream.pids() if running.upstream else []
         yaml = configuration(ports=[running.port], pids=upstream)
         with Otelauto(tmp_path, yaml) as otelauto:
+            if server.tls:
+                make_a_first_tls_call(running.port, otelauto)
             clients = exchange_all(server, running, tmp_path)
             sides = 3 if running.upstream else 1  # nginx as server, as client; the application
             otelauto.wait_for_spans(sides * traffic.TOTAL)
@@ -153,11 +161,24 @@ def test_every_exchange_is_one_true_span(
             spans = [span for span in otelauto.spans if is_proxys_server_side(span)]
         else:
             spans = otelauto.spans
-    report = compare(expected, spans)
+    unproven_max = UNPROVEN_MAX if server.name in HAND_CIPHERTEXT_OVER else 0
+    report = compare(expected, spans, unproven_max)
     record_property("durations", report.durations())
     assert report.ok, str(report)
     assert report.median_ns() < GENEROUS_NS, str(report)
-    check_that_lies_show(expected, spans)
+    proven = [span for span in spans if "network.peer.port" in span["attributes"]]
+    paths = {span["attributes"]["url.path"] for span in proven}
+    check_that_lies_show([one for one in expected if one.path in paths], proven)
+
+
+def make_a_first_tls_call(port: int, otelauto: Otelauto) -> None:
+    """From then on it is seen which connections carry sessions: a session of no exchange."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain):
+        otelauto.process.wait_for(
+            lambda: SEES_CARRIERS in otelauto.process.stderr(), "it is seen what carries sessions"
+        )
 
 
 def is_proxys_server_side(span: Span) -> bool:

@@ -114,6 +114,18 @@ def test_a_listener_is_looked_at_at_once(
     assert seen == [child.pid]
 
 
+def test_a_first_tls_call_is_acted_upon_at_once(
+    waits: Waits, watcher: Watcher, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits.turns(QUIET_TURNS + 1)
+    came = [ProcessEvent(ProcessEventKind.PROCESS_TLS, 0, child.pid, 0, 0, 0)]
+    acted: list[bool] = []
+    monkeypatch.setattr(watcher.capture, "drain_events", lambda: [came.pop()] if came else [])
+    monkeypatch.setattr(watcher.plaintext, "called", lambda: acted.append(True))
+    assert waits.turns(1) == [REST]
+    assert acted == [True]
+
+
 def test_records_do_not_wait_for_a_program_that_starts(waits: Waits, child: Child) -> None:
     waits.turns(QUIET_TURNS + 1)
     child.run("os.waitpid(os.fork() or os._exit(0), 0); one.send(b'x'); other.recv(9)")

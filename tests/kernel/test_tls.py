@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.kernel.recorder import RECEIVED, SENT, Recorder, Watched
+from tests.kernel.child import running
+from tests.kernel.recorder import DEADLINE, RECEIVED, SENT, Recorder, Watched
 from tests.kernel.tls_child import (
     TlsServer,
     is_plaintext,
@@ -23,7 +25,7 @@ from tests.kernel.tls_child import (
 )
 from tests.unsupported import Unsupported
 
-from otelauto.abi import Opening, SegmentFlag
+from otelauto.abi import Opening, ProcessEventKind, SegmentFlag
 from otelauto.counters import Counters
 from otelauto.kernel.capture import Wanted
 from otelauto.plaintext import LINKS_REFUSED, Plaintext
@@ -35,6 +37,14 @@ WRAP = "tls = context.wrap_socket(accepted, server_side=True)"
 BIO = "bio = Bio(accepted)\nbio.call(bio.tls.do_handshake)"
 READ_BIO = "got = bio.call(bio.tls.read, 65536)"
 BLOCK = 100_000
+STATE_MAX = 4096
+FIRST_CALL = """
+first = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+try:
+    first.do_handshake()
+except ssl.SSLWantReadError:
+    pass
+"""
 
 
 class Reading:
@@ -47,6 +57,7 @@ class Reading:
             self.recorder.close()
             raise Unsupported(capture.libraries_refused)
         self.counters = Counters()
+        self.probes = capture.libraries
         self.plaintext = Plaintext(capture.libraries, "", self.counters)
 
     def watch(self, pid: int, library: str = "libssl") -> None:
@@ -54,6 +65,23 @@ class Reading:
         self.recorder.capture.watch(pid)
         self.plaintext.look(pid, "")
         self.recorder.wait_for(lambda: self.is_attached(pid, library), f"{library} has probes")
+
+    def follow(self, server: TlsServer) -> None:
+        """Returns when, after a first call of the library, the sockets are seen, too."""
+        self.watch(server.pid)
+        server.run(FIRST_CALL)
+        self.recorder.wait_for(lambda: self.first_calls() == [server.pid], "the call is told")
+        self.plaintext.called()
+        self.recorder.wait_for(self.sees_sockets, "the sockets are seen")
+
+    def first_calls(self) -> list[int]:
+        """The processes that told of a first call, one for each time."""
+        self.recorder.drain()
+        told = (e for e in self.recorder.events if e.kind == ProcessEventKind.PROCESS_TLS)
+        return [event.tgid for event in told]
+
+    def sees_sockets(self) -> bool:
+        return {"tls_received", "tls_sent"} <= self.probes._object._links.keys()
 
     def is_attached(self, pid: int, library: str = "libssl") -> bool:
         rows = self.plaintext.report(pid)["libraries"]
@@ -113,7 +141,7 @@ def check_socket(reading: Reading, server: TlsServer, client: ssl.SSLSocket) -> 
 def test_plaintext_and_its_socket(
     reading: Reading, server: TlsServer, code: str, version: ssl.TLSVersion
 ) -> None:
-    reading.watch(server.pid)
+    reading.follow(server)
     with server.connect(code, version) as client:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
         server.run("tls.read(100)" if code is WRAP else READ_BIO)
@@ -126,6 +154,74 @@ def test_plaintext_and_its_socket(
         assert session.sequences == list(range(len(session.sequences)))
         assert len(session.openings) == 1, "proven before the first byte"
         check_socket(reading, server, client)
+
+
+TALK = """
+plain = listener.accept()[0]
+assert plain.recv(100) == b"GET / HTTP/1.1\\r\\n\\r\\n"
+plain.sendall(b"HTTP/1.1 204\\r\\n\\r\\n")
+"""
+
+
+def test_sockets_are_seen_from_the_first_call_on(reading: Reading, server: TlsServer) -> None:
+    """A process that has the library and does not call it pays nothing for it."""
+    reading.watch(server.pid)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        server.run(TALK)
+        assert plain.recv(100).startswith(b"HTTP/1.1 204")
+    assert reading.first_calls() == []
+    reading.plaintext.scan()
+    reading.plaintext.settle(DEADLINE)
+    assert not reading.probes.was_called()
+    assert not reading.probes._object._links
+    with server.connect(BIO) as client:
+        client.sendall(b"early")
+        server.run(READ_BIO)
+        session = reading.wait_for_bytes(RECEIVED, 5)
+        assert reading.first_calls() == [server.pid], "told once"
+        assert last_opening(session).carrier == 0
+        assert not session.pieces[0].flags & SegmentFlag.FLAG_MIDSTREAM, "its handshake was seen"
+        reading.plaintext.called()
+        reading.recorder.wait_for(reading.sees_sockets, "the sockets are seen")
+        for _ in range(2):
+            client.sendall(b"late")
+            server.run(READ_BIO)
+        reading.wait_for_bytes(RECEIVED, 13)
+        check_socket(reading, server, client)
+    reading.plaintext.forget(server.pid)
+    reading.recorder.wait_for(lambda: not reading.probes._object._links, "they are left")
+    reading.watch(server.pid)
+    assert reading.first_calls() == [server.pid]
+    server.run(FIRST_CALL)
+    reading.recorder.wait_for(
+        lambda: reading.first_calls() == [server.pid] * 2, "the next first call is told, too"
+    )
+    # Should that event be lost, the next scan makes up for it.
+    reading.plaintext.scan()
+    reading.recorder.wait_for(reading.sees_sockets, "the sockets are seen again")
+
+
+def test_threads_that_never_made_a_tls_call_are_passed_over(
+    reading: Reading, server: TlsServer
+) -> None:
+    """No state is kept of them, even if what they send and receive looks like TLS."""
+
+    def has_state(pid: int) -> bool:
+        descriptor = os.pidfd_open(pid)
+        try:
+            key = descriptor.to_bytes(4, "little")
+            return reading.probes._object.lookup("tls_threads", key, STATE_MAX) is not None
+        finally:
+            os.close(descriptor)
+
+    reading.follow(server)
+    with running() as neighbour:
+        reading.recorder.capture.watch(neighbour.pid)
+        neighbour.run("one, other = socket.socketpair(); one.send(b'\\x16\\x03\\x01\\0\\x01x')")
+        neighbour.run("other.recv(100)")
+        assert not has_state(neighbour.pid)
+    assert has_state(server.pid)
 
 
 # OpenSSL itself, as servers in C use it: writes may be accepted in part.
@@ -167,7 +263,7 @@ print(sent, again, partial, flush=True)
 def test_a_write_counts_for_what_was_accepted(reading: Reading, server: TlsServer) -> None:
     """A socket buffer that is full: writes are refused, tried again, and accepted in part."""
     server.run(OPENSSL.format(library=path_of(server.pid, "libssl")))
-    reading.watch(server.pid)
+    reading.follow(server)
     with server.connect(ACCEPT_RAW) as client:
         received, told = b"", (0, 0, 0)
         while len(received) < BLOCK:
@@ -203,7 +299,7 @@ def test_bytes_come_once_and_the_end_is_told(reading: Reading, server: TlsServer
 
 def test_a_session_joined_in_the_middle_says_so(reading: Reading, server: TlsServer) -> None:
     with server.connect(WRAP) as client:
-        reading.watch(server.pid)
+        reading.follow(server)
         client.sendall(b"late")
         server.run("tls.read(100)")
         session = reading.wait_for_bytes(RECEIVED, 4)
@@ -218,7 +314,7 @@ def test_the_socket_is_not_guessed(reading: Reading, server: TlsServer) -> None:
     """Two sockets are read before either session is served: nobody knows which was whose."""
     server.run("kept = []")
     with server.connect(ACCEPT) as one, server.connect(ACCEPT) as two:
-        reading.watch(server.pid)
+        reading.follow(server)
         for number in range(6):
             for client in (one, two):
                 client.sendall(b"of one length %d" % number)

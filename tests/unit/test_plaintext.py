@@ -30,8 +30,15 @@ class Probes(LibraryProbes):
         self.refusals: list[KernelError] = []
         self.ending: type[KernelError] | None = None
         self.sockets = False
+        self.calls = False
+        self.refused_sockets = ""
+
+    def was_called(self) -> bool:
+        return self.calls
 
     def watch_sockets(self) -> list[Probe]:
+        if self.refused_sockets:
+            return [Probe("tls_sent", "sock_send_length", "refused", self.refused_sockets)]
         self.sockets = True
         return []
 
@@ -121,7 +128,7 @@ def test_one_link_a_process_and_file(tree: Tree, probes: Probes, plaintext: Plai
     assert [made[0] for made in probes.made] == [10, 10, 11]
     (places,) = {spots for _, _, spots in probes.made}
     assert places >= 4, "reads, writes, handshakes and the end"
-    assert probes.sockets
+    assert not probes.sockets, "nothing was called"
     assert states(plaintext, 10) == [("attached", "")] * 2
 
 
@@ -135,9 +142,47 @@ def test_what_is_mapped_later_and_unmapped(
     tree.process(10, "libssl.so.3")
     plaintext.look(10, "")
     wait_until(lambda: len(probes.made) == 1, "the late library has probes")
+    plaintext.called()
+    wait_until(lambda: probes.sockets, "it is called")
     tree.process(10)
     plaintext.look(10, "")
     wait_until(lambda: probes.closed == [10] and not probes.sockets, "and leaves them")
+
+
+def test_sockets_are_seen_while_a_library_that_was_called_has_probes(
+    tree: Tree, probes: Probes, plaintext: Plaintext
+) -> None:
+    tree.process(10, "libssl.so.3")
+    plaintext.look(10, "")
+    plaintext.settle(DEADLINE_S)
+    plaintext.scan()
+    plaintext.settle(DEADLINE_S)
+    assert not probes.sockets
+    probes.calls = True  # and the event is lost
+    plaintext.scan()
+    wait_until(lambda: probes.sockets, "the scan finds it")
+    plaintext.forget(10)
+    wait_until(lambda: not probes.sockets, "no library has probes")
+    plaintext.called()  # it comes late
+    tree.process(11, "libssl.so.3")
+    plaintext.look(11, "")
+    plaintext.settle(DEADLINE_S)
+    assert not probes.sockets
+
+
+def test_sockets_that_are_refused_are_said_once(
+    tree: Tree, probes: Probes, plaintext: Plaintext, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree.process(10, "libssl.so.3")
+    plaintext.look(10, "")
+    plaintext.settle(DEADLINE_S)
+    probes.refused_sockets, probes.calls = "no", True
+    for _ in range(3):
+        plaintext.scan()
+        wait_until(lambda: not plaintext._called, "it is tried")
+    wait_until(lambda: "have no peer" in caplog.text, "it is said")
+    assert caplog.text.count("tls_sent on sock_send_length is refused: no") == 1
+    assert states(plaintext, 10) == [("attached", "")]
 
 
 def test_the_bound_is_kept_and_said(
@@ -214,6 +259,8 @@ def test_forgetting_pausing_and_closing(tree: Tree, probes: Probes, plaintext: P
     assert states(plaintext, 11) == []
     plaintext.pause(False)
     wait_until(lambda: len(probes.made) == 3, "it is entered again")
+    plaintext.called()
+    wait_until(lambda: probes.sockets, "the sockets are seen")
     plaintext.close()
     assert probes.closed == [10, 11, 11]
     assert not probes.sockets

@@ -44,6 +44,10 @@ class GoProbes(LibraryProbes):
         link.closed = partial(self._forget, tgid)
         return link
 
+    def leave_sockets(self) -> None:
+        """Detach the programs that look at sockets."""
+        self._object.detach()
+
     def _forget(self, tgid: int) -> None:
         """What is known of the calls that the process was in is of no use any more."""
         for key in self._object.keys("go_calls", KEY.size):

@@ -35,6 +35,9 @@ LINK_CREATE: Final = 28
 # cnt, flags, pid; and zeros.
 LINK_ATTRIBUTES: Final = struct.Struct("<IIIIQQQQIII12x")
 RETURN: Final = 1  # BPF_F_UPROBE_MULTI_RETURN
+CALLED: Final = "tls_called"  # one word
+CALLED_KEY: Final = bytes(4)
+NOT_CALLED: Final = bytes(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,9 @@ class Link:
 class LibraryProbes:
     """The programs of ``tls.bpf.o``, sharing the maps of the socket programs.
 
-    Nothing of them runs until :meth:`link` has made a link: only then are the programs attached
-    that look at sockets. Raises KernelError where the kernel does not take them.
+    Nothing of them runs until :meth:`link` has made a link. The programs that look at sockets are
+    attached when asked for; a first call into a library brings a ``PROCESS_TLS`` event until then.
+    Raises KernelError where the kernel does not take them.
     """
 
     OBJECT = "tls"
@@ -112,9 +116,14 @@ class LibraryProbes:
         """Attach the programs that look at sockets, unless they are; what became of each."""
         return self._object.attach()
 
+    def was_called(self) -> bool:
+        """Whether a library was called since sockets were left."""
+        return self._object.lookup(CALLED, CALLED_KEY, len(NOT_CALLED)) != NOT_CALLED
+
     def leave_sockets(self) -> None:
-        """Detach them: sockets cost nothing more than before."""
+        """Detach them: sockets cost nothing more than before. The next first call is told."""
         self._object.detach()
+        self._object.update(CALLED, CALLED_KEY, NOT_CALLED)
 
     def link(self, tgid: int, path: str, spots: Sequence[Spot]) -> Link:
         """Put probes at ``spots`` of the file ``path``, in process ``tgid`` only.
