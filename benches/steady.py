@@ -108,7 +108,7 @@ def _window(pids: list[int]) -> float:
 
 def _differences(bench: Bench, service: Running, switch: Switch) -> tuple[list[float], list[float]]:
     """(us/request without, us/request added), a pair of windows each."""
-    count = max(2, round(bench.settings.seconds / WINDOW_S))
+    count = 2 * bench.settings.seconds
     seconds = 2 * count * (WINDOW_S + 2 * SETTLE_S) + 1
     without, added = [], []
     pids = service.process.pids()
