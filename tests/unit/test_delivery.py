@@ -7,14 +7,14 @@ import datetime
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from tests.unit.exporters import Make, exporters, settled
+from tests.unit.exporters import Make, settled
 from tests.unit.grpc_receiver import Code, GrpcReceiver, Refusal
 from tests.unit.test_otlp_grpc import retry_info
 from tests.unit.test_otlp_http import Receiver, spans, totals, transport, wait_for
@@ -23,19 +23,6 @@ from otelauto.export import outbox
 from otelauto.export.otlp_grpc import OtlpGrpc
 from otelauto.export.otlp_http import OtlpHttp
 from otelauto.export.transport import Verdict
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    with exporters(tmp_path) as make:
-        yield make
 
 
 def test_nothing_is_stored_while_all_goes_well(

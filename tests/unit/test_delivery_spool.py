@@ -9,13 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.house.scan import ROOT
-from tests.unit.exporters import Make, disk, exporters, memory, settled
+from tests.unit.exporters import Make, disk, memory, settled
 from tests.unit.grpc_receiver import GrpcReceiver
 from tests.unit.test_otlp_http import Receiver, dead_port, spans, totals, transport, wait_for
 
@@ -24,19 +23,6 @@ from otelauto.export.otlp_grpc import OtlpGrpc
 from otelauto.export.otlp_http import OtlpHttp
 from otelauto.export.spool import DiskSpool
 from otelauto.export.transport import Answer, Verdict
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    with exporters(tmp_path) as make:
-        yield make
 
 
 def test_what_waits_is_sent_first_after_a_restart(make: Make) -> None:

@@ -138,13 +138,6 @@ class Receiver:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
-
-
 def transport(port: int, **settings: object) -> OtlpHttp:
     return OtlpHttp(f"http://127.0.0.1:{port}/v1/traces", version="1.2", **settings)  # type: ignore[arg-type]
 

@@ -186,13 +186,6 @@ def test_messages_of_refusals() -> None:
     assert otlp_json.rpc_message(b"busy") == "busy"
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
-
-
 def over_json(receiver: Receiver, signal: str, **settings: Any) -> OtlpHttp:
     url = f"http://127.0.0.1:{receiver.port}/v1/{signal}"
     return OtlpHttp(url, version="1", json=Json(signal), **settings)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import format_datetime
 
 import pytest
@@ -162,13 +162,6 @@ def test_closing_ends_at_its_deadline(make: Make, clock: Clock) -> None:
 
 
 # ---- against a server ----
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, 400])
