@@ -239,8 +239,10 @@ static void answer_chunked(struct connection *connection, struct request *reques
 {
 	size_t sent = 0;
 
-	print(connection, "HTTP/1.1 200 OK\r\n%s\r\n",
-	      request->old ? "connection: close\r\n" : "transfer-encoding: chunked\r\n");
+	request->close |= request->old;
+	print(connection, "HTTP/1.1 200 OK\r\n%s%s\r\n",
+	      request->close ? "connection: close\r\n" : "",
+	      request->old ? "" : "transfer-encoding: chunked\r\n");
 	for (int i = 0; i < 5; i++) {
 		print(connection, request->old ? "piece %d\n" : "8\r\npiece %d\n\r\n", i);
 		flush(connection);
@@ -249,7 +251,6 @@ static void answer_chunked(struct connection *connection, struct request *reques
 	if (!request->old)
 		print(connection, "0\r\n\r\n");
 	flush(connection);
-	request->close |= request->old;
 	write_log(request, 200, sent);
 }
 
