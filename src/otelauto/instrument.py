@@ -242,7 +242,7 @@ class Watcher:
             self.count()
             self._warn(now)
         if self.discovery.due(now):
-            self._apply(self.discovery.scan(deep=self._events_were_lost()))
+            self._apply(self.discovery.scan(deep=self._events_are_missing()))
             self._retry_refused()
             self.plaintext.scan()
         return taken
@@ -424,7 +424,10 @@ class Watcher:
         for cost in self.capture.costs():
             self._counters.set(PROGRAM_MISSES, cost.missed, cost.name)
 
-    def _events_were_lost(self) -> bool:
+    def _events_are_missing(self) -> bool:
+        """Lost since the last call, or never told: the kernel refuses a hook of theirs."""
+        if self.capture.deaf:
+            return True
         lost = self._counters.get(RECORDS_DROPPED, "event_ring_full")
         news, self._lost_events = lost > self._lost_events, lost
         return news

@@ -144,6 +144,7 @@ def test_one_refused_program_leaves_the_others(
     with closing(Capture(Wanted())) as running:
         states = {probe.name: probe.state for probe in running.probes}
         (why,) = [probe.why for probe in running.probes if probe.name == program]
+        assert running.deaf == program.startswith("process_")
     assert states.pop(program) == "refused"
     assert {states.pop(absent) for absent in ABSENT} <= {"absent"}
     assert set(states.values()) == {"attached"}

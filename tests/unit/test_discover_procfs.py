@@ -94,7 +94,6 @@ def test_everything_of_a_vanished_process_is_nothing(procfs: ProcFs, counters: C
     assert procfs.tcp_listeners(5) == {}
     assert procfs.unix_listeners(5) == {}
     assert procfs.working_directory(5) == ""
-    assert procfs.socket_statistics(5) is None
     assert counters.get(UNREADABLE, "vanished") >= 8
 
 
@@ -185,17 +184,6 @@ def test_only_wanted_sockets(tree: Tree, procfs: ProcFs) -> None:
     tree.process(5, "/bin/x", sockets=[10, 11, 12])
     assert procfs.sockets(5, {11, 12, 13}) == {11, 12}
 
-
-def test_socket_statistics_tell_of_listeners_not_of_traffic(tree: Tree, procfs: ProcFs) -> None:
-    tree.process(5, "/bin/x")
-    path = tree.root / "5/net/sockstat"
-    text = "sockets: used {used}\nTCP: inuse {inuse} orphan 0 tw {tw} alloc 9 mem 1\nUDP: inuse 1\n"
-    path.write_text(text.format(used=1, inuse=4, tw=0))
-    quiet = procfs.socket_statistics(5)
-    path.write_text(text.format(used=9, inuse=4, tw=7))
-    assert procfs.socket_statistics(5) == quiet
-    path.write_text(text.format(used=9, inuse=5, tw=7))
-    assert procfs.socket_statistics(5) != quiet
 
 
 def test_the_host_is_accepted(tree: Tree) -> None:

@@ -417,7 +417,7 @@ def test_candidates_say_how_to_select_them(tree: Tree) -> None:
     ]
 
 
-def test_where_nothing_was_forked_a_scan_looks_at_listeners_only(tree: Tree) -> None:
+def test_where_nothing_was_forked_only_a_deep_scan_looks_at_files(tree: Tree) -> None:
     """The tree changes against the rule, to see what is looked at and what is not."""
     found = discovery(tree)
     tree.process(10, "/app/shop", sockets=[500])
@@ -426,9 +426,9 @@ def test_where_nothing_was_forked_a_scan_looks_at_listeners_only(tree: Tree) -> 
     tree.process(11, "/app/other", sockets=[501])
     tree.listen(500, 8080)
     tree.listen(501, 8080)
-    assert started(found.scan()) == [10]
+    assert started(found.scan()) == []
     tree.last_started(11)
-    assert started(found.scan()) == [11]
+    assert started(found.scan()) == [10, 11]
 
 
 def test_a_deep_scan_looks_at_everything(tree: Tree) -> None:

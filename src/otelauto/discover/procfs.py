@@ -243,20 +243,6 @@ class ProcFs:
                 self._counters.add(UNREADABLE, label="malformed")
         return found
 
-    def socket_statistics(self, tgid: int) -> bytes | None:
-        """How many TCP sockets the network namespace has in use: changes when one begins to listen.
-
-        Far cheaper than the list of sockets, for which the kernel walks its whole table of
-        connections. ``None`` if not known.
-        """
-        parts = [
-            self._read(f"{tgid}/net/{name}", _CHUNK, optional=True)
-            for name in ("sockstat", "sockstat6")
-        ]
-        lines = b"".join(part for part in parts if part).splitlines()
-        counts = [b" ".join(line.split()[:3]) for line in lines if line.startswith(b"TCP")]
-        return b";".join(counts) or None
-
     def _link(self, name: str) -> str | None:
         try:
             return _text(os.fsencode(os.readlink(f"{self.root}/{name}")))

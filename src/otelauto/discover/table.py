@@ -51,7 +51,6 @@ class Listeners:
 
     tcp: dict[int, int]
     unix: dict[int, str]
-    statistics: bytes | None
     generation: int = 0
 
 
@@ -162,25 +161,23 @@ class ProcessTable:
     def read_listeners(self, netns: int, tgids: Iterable[int], *, force: bool) -> None:
         """Bring the listeners of a network namespace up to date through one of its processes.
 
-        Unless ``force`` is given they are not read again while the namespace's socket statistics
-        stand still.
+        Unless ``force`` is given, only those of a namespace that is new: the kernel walks its whole
+        table of connections for the list, and tells of new listeners by itself.
         """
         known = self.listeners.get(netns)
+        if known and not force:
+            return
         for tgid in tgids:
-            statistics = self.procfs.socket_statistics(tgid)
-            if known and not force and statistics and statistics == known.statistics:
-                return
             tcp = self.procfs.tcp_listeners(tgid)
             if not tcp and self.procfs.stat(tgid) is None:
                 continue  # it vanished: ask another
             unix = self.procfs.unix_listeners(tgid)
             if known is None:
-                known = self.listeners[netns] = Listeners({}, {}, None)
+                known = self.listeners[netns] = Listeners({}, {})
             if (tcp, unix) != (known.tcp, known.unix):
                 known.tcp, known.unix = tcp, unix
                 known.generation += 1
                 self._index_listeners()
-            known.statistics = statistics
             return
 
     def _index_listeners(self) -> None:

@@ -112,7 +112,7 @@ class Discovery:
     def scan(self, *, deep: bool = False) -> Changes:
         """Compare everything with /proc.
 
-        Descriptors are read again where the listeners of a network namespace moved; all of them
+        Listeners and descriptors are read in network namespaces that are new; all of them
         every 30 s, or if ``deep`` is given: do so when kernel events were lost.
         """
         began = self._clock()

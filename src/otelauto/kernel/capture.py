@@ -207,6 +207,12 @@ class Capture:
                 bits |= 1 << port % 64
             self._processes.update("wanted_ports", key, bits.to_bytes(8, "little"))
 
+    @property
+    def deaf(self) -> bool:
+        """Whether a hook that tells of processes was refused."""
+        events = self._processes.programs
+        return any(p.state != "attached" for p in self.probes if p.name in events)
+
     # ---- targets ----
 
     def watch(self, tgid: int) -> None:
