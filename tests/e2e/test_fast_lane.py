@@ -58,6 +58,8 @@ def test_every_request_is_one_span_and_one_measurement(tmp_path: Path, name: str
         idents = Counter(span["url.path"].rpartition("/")[2] for span in spans)
         assert idents == Counter(served(running.log))
         ports = {span.get("network.peer.port") for span in spans}
-        assert len(ports) == CONNECTIONS, "each of them with its peer"
+        # A session that hands ciphertext over has no peer before it is proven which socket is its.
+        unproven = {None} if server.tls else set()
+        assert len(ports - unproven) == CONNECTIONS, "each of them with its peer"
         whole = sum("http.response.status_code" in span for span in spans)
         assert sum(point.count for point in receiver.points(DURATION)) in (whole, whole - 8)

@@ -185,7 +185,6 @@ def test_only_wanted_sockets(tree: Tree, procfs: ProcFs) -> None:
     assert procfs.sockets(5, {11, 12, 13}) == {11, 12}
 
 
-
 def test_the_host_is_accepted(tree: Tree) -> None:
     tree.process(1, "/usr/lib/systemd/systemd")
     tree.process(2, "", flags=0x208040)

@@ -41,6 +41,21 @@ def test_the_plaintext_is_read_and_its_socket_is_not_called_unread() -> None:
     assert reader.counters.get(meanings.SESSIONS_UNPROVEN) == 0
 
 
+def test_a_socket_that_is_seen_after_its_plaintext_is_not_called_unread() -> None:
+    wire = plaintext(SOCKET)
+    reader = Reader().feed(wire.records).feed(ciphertext().records)
+    assert reader.flows.connections().unread == ()
+    assert reader.counters.get(meanings.CONNECTIONS_UNREAD, "tls") == 0
+
+
+def test_a_session_that_is_gone_excuses_no_socket() -> None:
+    wire = plaintext(SOCKET)
+    reader = Reader().feed(wire.records)
+    reader.flows.forget(wire.tgid)
+    reader.feed(ciphertext().records)
+    assert reader.flows.connections().unread == UNREAD
+
+
 def test_another_session_on_the_socket_takes_nothing_back_twice() -> None:
     other = Wire(cookie=9).open().send(CLIENT, HELLO)
     reader = Reader().feed(ciphertext().records).feed(other.records)

@@ -86,8 +86,9 @@ class Flows:
         self._delivered = 0  # since the last tick
         self._in_lane = 0  # exchanges of the lane, up to the last tick
         self._connections: OrderedDict[int, Connection] = OrderedDict()
-        self._sessions: set[int] = set()  # of TLS, which are their own connections here
-        self._plain: set[int] = set()  # sockets whose plaintext is one of those
+        # Sessions of TLS are connections of their own here: each with its socket, 0 if not proven.
+        self._sessions: dict[int, int] = {}
+        self._plain: set[int] = set()  # the sockets of sessions
         self._closing_unseen: set[int] = set()  # whose close leaves no record: AF_UNIX, unknown
         self._waiting: dict[int, tuple[Connection, Segment]] = {}
         self._unread: dict[tuple[str, str], int] = {}
@@ -193,7 +194,9 @@ class Flows:
             self._open_plaintext(opening)
         known = self._connections.get(opening.connection)
         if known is None:
-            self._add(Connection(self._hub, opening.connection, opening, path))
+            known = self._add(Connection(self._hub, opening.connection, opening, path))
+            if known.cookie in self._plain:
+                known.is_ciphertext()
             return
         self._note_gap(known, opening.sequence)
         known.reopen(opening, path)
@@ -201,21 +204,23 @@ class Flows:
 
     def _open_plaintext(self, opening: Opening) -> None:
         """The socket that carries a TLS session has nothing more to say."""
-        if opening.connection not in self._sessions:
-            self._sessions.add(opening.connection)
-            if not opening.carrier:
-                self._counters.add(meanings.SESSIONS_UNPROVEN)
+        if opening.connection not in self._sessions and not opening.carrier:
+            self._counters.add(meanings.SESSIONS_UNPROVEN)
+        self._sessions[opening.connection] = opening.carrier
         carrier = self._connections.get(opening.carrier)
-        if carrier is None:
-            return
-        if carrier.ignored and carrier.cookie not in self._plain:
-            key = (carrier.carries, _endpoint_name(carrier))
-            if self._unread.get(key, 0) > 1:
-                self._unread[key] -= 1
-            else:
-                self._unread.pop(key, None)
-        carrier.is_ciphertext()
-        self._plain.add(carrier.cookie)
+        if carrier is not None:
+            if carrier.ignored and carrier.cookie not in self._plain:
+                self._forget_unread(carrier)
+            carrier.is_ciphertext()
+        if opening.carrier:
+            self._plain.add(opening.carrier)
+
+    def _forget_unread(self, carrier: Connection) -> None:
+        key = (carrier.carries, _endpoint_name(carrier))
+        if self._unread.get(key, 0) > 1:
+            self._unread[key] -= 1
+        else:
+            self._unread.pop(key, None)
 
     def _add(self, connection: Connection) -> Connection:
         if len(self._connections) >= self._connections_max:
@@ -235,8 +240,9 @@ class Flows:
         connection = self._connections.pop(cookie, None)
         self._waiting.pop(cookie, None)
         self._closing_unseen.discard(cookie)
-        self._sessions.discard(cookie)
-        self._plain.discard(cookie)
+        for socket in (cookie, self._sessions.pop(cookie, 0)):
+            if socket not in self._connections:
+                self._plain.discard(socket)
         if connection is not None and self._gaps.pop(cookie, None) is not None:
             self._count_lost(connection)
 
@@ -330,7 +336,7 @@ class Flows:
 
     def forget(self, tgid: int) -> None:
         """A process is gone, and with it its connections whose close leaves no record."""
-        for cookie in self._closing_unseen | self._sessions:
+        for cookie in self._closing_unseen | self._sessions.keys():
             if self._connections[cookie].tgid == tgid:
                 self._abort(cookie)
 
