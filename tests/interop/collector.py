@@ -6,18 +6,19 @@ Not part of ``make test``, because building the collector takes minutes: ``make 
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import dataclasses
 import json
 import re
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from tests.certificates import expired, self_signed
-from tests.e2e.harness.process import Process, accepts, free_port
+from tests.e2e.harness.process import Process, accepts, free_port, wait_until
 from tests.unit.test_otlp_http import CLOCK, Receiver, spans, totals
 
 from otelauto.config.otlp import basic_authorization
@@ -29,23 +30,32 @@ from otelauto.export.otlp_http import OtlpHttp
 from otelauto.export.otlp_json import Json
 from otelauto.export.red import Red
 from otelauto.export.tls import Tls
-from otelauto.export.transport import Compression, Transport, Verdict
+from otelauto.export.transport import (
+    Answer,
+    Body,
+    Compression,
+    Transport,
+    Verdict,
+    pieces_of,
+)
+from otelauto.spans.span import Service
 
 pytestmark = pytest.mark.interop
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".build" / "interop" / "otelcol"
 PROTOCOLS = ("grpc", "http")  # that it listens for; JSON comes to the port of HTTP
 CLIENTS = (*PROTOCOLS, "json")
-DOORS = ("plain", "mutual", "expired")
+DOORS = ("plain", "mutual", "expired", "login", "page")
 LOGIN = ("4711", "glc_a+b/c=")
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Collector:
-    """Ports by (protocol, door), and the certificates."""
+    """Ports by (protocol, door), that of its Prometheus page, and the certificates."""
 
     ports: dict[tuple[str, str], int]
+    page: int
     server: Pair
     client: Pair
     expired: Pair
@@ -76,6 +86,12 @@ def configuration(collector: Collector) -> str:
         "plain": {},
         "mutual": {"tls": mutual},
         "expired": {"tls": dict(zip(("cert_file", "key_file"), collector.expired, strict=True))},
+        # As hosted backends want it: an instance id is the user, an API key the password.
+        "login": {
+            "tls": dict(zip(("cert_file", "key_file"), collector.server, strict=True)),
+            "auth": {"authenticator": "basicauth/tenants"},
+        },
+        "page": {},
     }
     receivers = {
         f"otlp/{door}": {
@@ -86,11 +102,18 @@ def configuration(collector: Collector) -> str:
         }
         for door, more in settings.items()
     }
-    pipeline = {"receivers": list(receivers), "exporters": ["otlphttp"]}
+    direct = [name for name in receivers if name != "otlp/page"]
+    pipeline = {"receivers": direct, "exporters": ["otlphttp"]}
     return json.dumps(
         {
+            "extensions": {"basicauth/tenants": {"htpasswd": {"inline": ":".join(LOGIN)}}},
             "receivers": receivers,
+            "processors": {"batch": {"timeout": "100ms"}},
             "exporters": {
+                "prometheus": {
+                    "endpoint": f"127.0.0.1:{collector.page}",
+                    "resource_to_telemetry_conversion": {"enabled": True},
+                },
                 "otlphttp": {
                     "endpoint": f"http://127.0.0.1:{collector.sink.port}",
                     "compression": "none",
@@ -100,40 +123,18 @@ def configuration(collector: Collector) -> str:
             },
             "service": {
                 "telemetry": {"metrics": {"level": "none"}},
-                "pipelines": {"traces": pipeline, "metrics": pipeline},
+                "extensions": ["basicauth/tenants"],
+                "pipelines": {
+                    "traces": pipeline,
+                    "metrics": pipeline,
+                    "metrics/page": {
+                        "receivers": ["otlp/page"],
+                        "processors": ["batch"],
+                        "exporters": ["prometheus"],
+                    },
+                },
             },
         }
-    )
-
-
-NGINX = """
-daemon off; master_process off; pid {directory}/nginx.pid; error_log stderr;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;
-  scgi_temp_path {directory}/scgi;
-  ssl_certificate {cert}; ssl_certificate_key {key};
-  auth_basic tenants; auth_basic_user_file {directory}/users;
-  server {{ listen 127.0.0.1:{http} ssl; location / {{ proxy_pass http://127.0.0.1:{to_http}; }} }}
-  server {{
-    listen 127.0.0.1:{grpc} ssl http2; location / {{ grpc_pass grpc://127.0.0.1:{to_grpc}; }}
-  }}
-}}
-"""
-
-
-def gate(directory: Path, collector: Collector) -> str:
-    """nginx as hosted backends have something in front: TLS and basic authentication."""
-    digest = base64.b64encode(hashlib.sha1(LOGIN[1].encode()).digest()).decode()
-    (directory / "users").write_text(f"{LOGIN[0]}:{{SHA}}{digest}\n")
-    return NGINX.format(
-        directory=directory,
-        cert=collector.server[0],
-        key=collector.server[1],
-        **{protocol: collector.ports[protocol, "login"] for protocol in PROTOCOLS},
-        **{f"to_{protocol}": collector.ports[protocol, "plain"] for protocol in PROTOCOLS},
     )
 
 
@@ -141,21 +142,14 @@ def gate(directory: Path, collector: Collector) -> str:
 def fixture_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     directory = tmp_path_factory.mktemp("collector")
     server, client = self_signed(directory, "server"), self_signed(directory, "client")
-    doors = (*DOORS, "login")
-    ports = {(protocol, door): free_port() for protocol in PROTOCOLS for door in doors}
-    made = Collector(ports, server, client, expired(directory), Receiver())
+    ports = {(protocol, door): free_port() for protocol in PROTOCOLS for door in DOORS}
+    made = Collector(ports, free_port(), server, client, expired(directory), Receiver())
     config = directory / "collector.yaml"
     config.write_text(configuration(made))
-    nginx = directory / "nginx.conf"
-    nginx.write_text(gate(directory, made))
-    listens = lambda: all(accepts(port) for port in ports.values())  # noqa: E731
+    listens = lambda: all(accepts(port) for port in (*ports.values(), made.page))  # noqa: E731
     try:
-        with (
-            Process([PROGRAM, "--config", config], directory / "stderr") as process,
-            Process(["nginx", "-c", nginx], directory / "nginx.err") as front,
-        ):
-            alive = lambda: front.popen.poll() is None and listens()  # noqa: E731
-            process.wait_for(alive, "the collector listens, and nginx before it", 60)
+        with Process([PROGRAM, "--config", config], directory / "stderr") as process:
+            process.wait_for(listens, "the collector listens", 60)
             yield made
     finally:
         made.sink.close()
@@ -207,6 +201,88 @@ def test_the_same_spans_and_sums(
     assert sum(point.sum for point in points) == pytest.approx(97e-9)
 
 
+class Noted:
+    """A transport that keeps what is sent by another one."""
+
+    def __init__(self, to: Transport) -> None:
+        self._to = to
+        self.url = to.url
+        self.sent: list[ExportMetricsServiceRequest] = []
+
+    def post(self, body: Body, seconds_left: float | None = None) -> Answer:
+        self.sent.append(ExportMetricsServiceRequest.FromString(b"".join(pieces_of(body))))
+        return self._to.post(body, seconds_left)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._to, name)
+
+
+@pytest.mark.parametrize("exponential", [False, True])
+@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("protocol", CLIENTS)
+def test_each_kind_of_histogram_arrives_as_it_was_sent(
+    collector: Collector, protocol: str, delta: bool, exponential: bool
+) -> None:
+    """Temporality, buckets, start times, exemplars: the collector passes on the same messages."""
+    counters = Counters()
+    red = Red(counters, exponential=exponential, exemplars=True)
+    to = Noted(collector.connect(protocol, "metrics"))
+    metrics = OtlpMetrics(
+        to, red, CLOCK, counters, version="1", delta=delta, exponential=exponential
+    )
+    for number in (97, 50):
+        red.add(spans(number))
+        metrics._export()
+    metrics.close(5)
+    assert counters.get(METRIC_EXPORTS) == 2
+    passed_on = [
+        ExportMetricsServiceRequest.FromString(body) for _, _, body in collector.sink.requests
+    ]
+    assert passed_on == to.sent
+    kind = "exponential_histogram" if exponential else "histogram"
+    counts = []
+    for message in passed_on:
+        found = [
+            getattr(metric, kind)
+            for resource in message.resource_metrics
+            for metric in resource.scope_metrics[0].metrics
+        ]
+        assert {one.aggregation_temporality for one in found} == {1 if delta else 2}
+        points = [point for one in found for point in one.data_points]
+        assert all(point.exemplars for point in points)
+        for point in points:
+            buckets = point.positive.bucket_counts if exponential else point.bucket_counts
+            assert sum(buckets) + (point.zero_count if exponential else 0) == point.count
+        counts.append(sum(point.count for point in points))
+    assert counts == ([97, 50] if delta else [97, 147])
+
+
+@pytest.mark.parametrize("protocol", CLIENTS)
+def test_its_prometheus_page_has_the_same_sums(collector: Collector, protocol: str) -> None:
+    """What went through the collector's own batches and its page is what was measured."""
+    service = f"through-{protocol}"
+    red = Red(Counters())
+    red.add([dataclasses.replace(span, service=Service(service, "", "")) for span in spans(97)])
+    to = collector.connect(protocol, "metrics", door="page")
+    metrics = OtlpMetrics(to, red, CLOCK, Counters(), version="1", interval_s=3600)
+    metrics.start()
+    metrics.close(20)
+    name = "http_server_request_duration_seconds"
+    pattern = rf'^{name}_(count|sum){{.*service_name="{service}".*}} (\S+)'
+
+    def page() -> dict[str, float]:
+        url = f"http://127.0.0.1:{collector.page}/metrics"
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            text = answer.read().decode()
+        found: dict[str, float] = {}
+        for what, value in re.findall(pattern, text, re.MULTILINE):
+            found[what] = found.get(what, 0) + float(value)
+        return found
+
+    wait_until(lambda: page().get("count") == 97, "the page has all")
+    assert page()["sum"] == pytest.approx(97e-9)
+
+
 @pytest.mark.parametrize("protocol", CLIENTS)
 @pytest.mark.parametrize(
     ("status", "verdict"),
@@ -251,7 +327,6 @@ def test_garbage_is_refused(collector: Collector, protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", CLIENTS)
 def test_basic_authentication(collector: Collector, protocol: str) -> None:
-    """As hosted backends want it: an instance id is the user, an API key the password."""
     tls = Tls(collector.server[0])
     words = "UNAUTHENTICATED" if protocol == "grpc" else "HTTP 401"
     stranger = {"authorization": basic_authorization(LOGIN[0], "wrong")}
@@ -267,7 +342,7 @@ def test_basic_authentication(collector: Collector, protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("bad", ["self-signed", "host", "expired", "client"])
+@pytest.mark.parametrize("bad", ["self-signed", "host", "expired", "client", "no client"])
 def test_bad_certificates_are_refused(
     collector: Collector, protocol: str, bad: str, tmp_path: Path
 ) -> None:
@@ -278,6 +353,7 @@ def test_bad_certificates_are_refused(
         "host": (good, "mutual", "127.0.0.1", "certificate is not|Hostname"),
         "expired": (Tls(collector.expired[0]), "expired", "localhost", "expired"),
         "client": (Tls(collector.server[0], *other), "mutual", "localhost", "."),
+        "no client": (Tls(collector.server[0]), "mutual", "localhost", "."),
     }[bad]
     to = collector.connect(protocol, door=door, tls=tls, host=host)
     answer = to.post(b"")

@@ -18,6 +18,8 @@ from tests.unit.test_otlp_http import CLOCK, Receiver, spans, wait_for
 
 from otelauto import logs
 from otelauto.config import Purpose, load
+from otelauto.config.otlp import basic_authorization
+from otelauto.config.show import secrets
 from otelauto.counters import Counters
 from otelauto.errors import ConfigError
 from otelauto.export.otlp_grpc import OtlpGrpc
@@ -122,6 +124,28 @@ def test_header_files_are_read_again(tmp_path: Path, text: str) -> None:
     token.unlink()
     assert part.request_headers() == {"authorization": "Bearer two", "x": "y"}
     assert "one" not in repr(part.headers)
+
+
+def test_the_key_of_grafana_cloud_is_read_again(tmp_path: Path) -> None:
+    key, file = tmp_path / "key", tmp_path / "c.yml"
+    key.write_text("first-key\n")
+    cloud = f"cloud_zone: z, cloud_instance_id: 4711, cloud_api_key: '${{file:{key}}}'"
+    file.write_text(
+        f"grafana: {{otlp: {{{cloud}, cloud_submit: 'traces,metrics'}}}}\n"
+        "otel_traces_export: {headers: {x: y}}\n"
+        "otel_metrics_export: {headers: {authorization: own}}"
+    )
+    config = load(file, {}, {}, Purpose.SHOW).config
+    traces = config.otel_traces_export
+    for text in ("first-key", "second-key"):
+        key.write_text(f"{text}\n")
+        login = basic_authorization("4711", text)
+        assert traces.request_headers() == {"x": "y", "authorization": login}
+        assert {text, login.rpartition(" ")[2]} <= set(secrets(config))
+        assert config.otel_metrics_export.request_headers() == {"authorization": "own"}
+    key.unlink()
+    assert traces.request_headers() == {"x": "y", "authorization": login}
+    assert "-key" not in repr(config)
 
 
 def test_a_variable_is_read_once(tmp_path: Path) -> None:
