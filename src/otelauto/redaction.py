@@ -15,9 +15,10 @@ from typing import Final
 from otelauto import abi
 from otelauto.errors import OtelautoError
 
-HELD_BYTES: Final = 64 * 1024  # of one direction, whose head is not whole
-HELD_RECORDS: Final = 1024  # of all
-HELD_NS: Final = 1_000_000_000  # what a slow client begins does not hold up the others for ever
+HEAD_BYTES: Final = 64 * 1024  # of one direction, whose head is not whole
+HELD_BYTES: Final = 16 << 20  # of all that waits
+HELD_NS: Final = 5_000_000_000  # what a slow client begins does not hold up the others for ever
+RECORD_BYTES: Final = 512  # beside its own
 
 _TAIL_BYTES: Final = 8
 _TAIL_OFFSET: Final = abi.SEGMENT.size - _TAIL_BYTES  # the last field before the payload
@@ -61,6 +62,7 @@ class Redaction:
     emit: Emit
     _open: dict[Direction, _Run] = field(default_factory=dict)
     _held: deque[_Held] = field(default_factory=deque)
+    _size: int = 0  # bytes of what is held, about
 
     def take(self, record: bytes) -> None:
         """The next record.
@@ -69,6 +71,7 @@ class Redaction:
             OtelautoError: ``hide`` changed a length.
         """
         kind = record[0]
+        self._size += len(record) + RECORD_BYTES
         if kind == abi.RecordKind.RECORD_OPENING:
             opening = abi.Opening._make(abi.OPENING.unpack_from(record))
             self._close(opening.connection)
@@ -101,7 +104,7 @@ class Redaction:
         run.data += payload
         run.end = segment.offset + segment.length
         whole = segment.captured == segment.length
-        if whole and len(run.data) <= HELD_BYTES and self.unfinished(bytes(run.data)):
+        if whole and len(run.data) <= HEAD_BYTES and self.unfinished(bytes(run.data)):
             self._open[where] = run
         else:
             self._settle(run)
@@ -131,13 +134,15 @@ class Redaction:
             first = held[0]
             run = first.run
             if run is not None and not run.settled:
-                if len(held) <= HELD_RECORDS and now - first.time <= HELD_NS:
+                if self._size <= HELD_BYTES and now - first.time <= HELD_NS:
                     return
                 self._open = {where: each for where, each in self._open.items() if each is not run}
                 self._settle(run)
             held.popleft()
             hidden = run.data[first.begin : first.end] if run is not None else b""
-            self.emit(first.fixed + hidden)
+            record = first.fixed + hidden
+            self._size -= len(record) + RECORD_BYTES
+            self.emit(record)
 
 
 def _tail(segment: abi.Segment) -> bytes:

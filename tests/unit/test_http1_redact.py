@@ -15,7 +15,7 @@ from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Reader, Wire
 
 from otelauto.abi import SEGMENT
 from otelauto.protocols.http1_redact import redact, unfinished
-from otelauto.redaction import Redaction
+from otelauto.redaction import HELD_BYTES, HELD_NS, Redaction
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 CASES = [
@@ -175,7 +175,7 @@ def test_what_comes_meanwhile_waits_and_not_for_ever() -> None:
     for record in (*slow.records, *others.records):
         redaction.take(record)
     assert found == slow.records[:1]
-    others.time += 2 * SECOND_NS
+    others.time += HELD_NS
     others.send(CLIENT, b"GET /late HTTP/1.1\r\n\r\n")
     redaction.take(others.records[-1])
     assert [record[8:16] for record in found] == [
@@ -195,3 +195,18 @@ def test_a_hole_ends_what_waits() -> None:
     shown = payloads(_redacted(wire))
     assert b"secret" not in shown
     assert len(shown) == len(HEAD) - 40
+
+
+def test_what_waits_is_bounded() -> None:
+    slow = Wire(cookie=1).open().send(CLIENT, HEAD[:90])
+    found: list[bytes] = []
+    redaction = Redaction(redact, unfinished, found.append)
+    for record in slow.records:
+        redaction.take(record)
+    (other,) = Wire(cookie=2, time=slow.time).send(CLIENT, b"x" * 8000).records
+    count = 0
+    while len(found) == 1:
+        redaction.take(other)
+        count += 1
+    assert len(found) == 2 + count
+    assert HELD_BYTES // 2 < count * 8000 <= HELD_BYTES
