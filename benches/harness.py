@@ -29,6 +29,7 @@ from otelauto.errors import OtelautoError
 
 BENCHES = Path(__file__).resolve().parent
 ROOT = BENCHES.parent
+RESULTS = BENCHES / "RESULTS.md"
 BUILT = ROOT / ".build" / "bench"
 OTELAUTO = Path(sys.executable).parent / "otelauto"
 READY = 'msg="watching '

@@ -66,7 +66,10 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = "install --no-index --no-deps --disable-pip-version-check"
     run(venv / "bin" / "pip", *words.split(), wheel, cwd=venv.parent)
     (packages,) = venv.glob("lib/python3*/site-packages")
-    for needed in ("PyYAML", "grpcio", "iced-x86", "typing_extensions", "bcrypt"):
+    for needed in (
+        "PyYAML", "grpcio", "iced-x86", "typing_extensions", "bcrypt", "opentelemetry-proto",
+        "protobuf",
+    ):  # fmt: skip
         copy_distribution(needed, packages)
     run(venv / "bin" / "pip", "check", "--disable-pip-version-check", cwd=venv.parent)
     return venv / "bin"
