@@ -17,12 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benches import plots
 from benches.agent import at_rates, growth, memory, rest
 from benches.aggregation import aggregation
-from benches.harness import BENCHES, Bench, BenchError, Settings
+from benches.harness import BENCHES, RESULTS, Bench, BenchError, Settings
 from benches.lane import lane
-from benches.plots import RESULTS
 from benches.programs import programs
 from benches.report import Section, facts, merged, page
 from benches.saturation import saturation
@@ -92,6 +90,8 @@ def main() -> int:
     if given.output:
         given.output.write_text(text)
     if given.output == RESULTS:
+        from benches import plots  # noqa: PLC0415 - matplotlib takes longer to load than some rows
+
         plots.draw_all()
     return 0
 

@@ -131,8 +131,9 @@ def _rate_row(rate: int, label: str, runs: list[Run], cost: Figure) -> tuple[str
 def at_rates(bench: Bench) -> Section:
     """CPU per request, memory and losses, with metrics only and with every span exported."""
     section = Section(RATE_TITLE, RATE_HOW, RATE_HEADER)
+    rates = RATES[:2] if bench.settings.only_shows else RATES
     with sink(bench.directory) as receiver:
-        for rate, traces, limit in RATES:
+        for rate, traces, limit in rates:
             label = "metrics + traces" if traces else "metrics"
             runs = []
             for _ in range(bench.settings.pairs):

@@ -29,6 +29,7 @@ from otelauto.errors import OtelautoError
 
 BENCHES = Path(__file__).resolve().parent
 ROOT = BENCHES.parent
+RESULTS = BENCHES / "RESULTS.md"
 BUILT = ROOT / ".build" / "bench"
 OTELAUTO = Path(sys.executable).parent / "otelauto"
 READY = 'msg="watching '
@@ -60,6 +61,11 @@ class Settings:
     def rest_seconds(self) -> int:
         """A process at rest does so little that it takes long to see."""
         return 20 if self.seconds >= NORMAL_SECONDS else self.seconds
+
+    @property
+    def only_shows(self) -> bool:
+        """Whether nobody reads the figures: of what differs in numbers only, one will do."""
+        return self.seconds == self.pairs == 1
 
     def __str__(self) -> str:
         return f"{self.pairs} pairs of {self.seconds} s (`BENCH_PAIRS`, `BENCH_SECONDS`)"

@@ -19,10 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benches.agent import RATE_TITLE, RATES
-from benches.harness import BENCHES, ROOT
+from benches.harness import RESULTS, ROOT
 from benches.saturation import SDK, TITLE, TRACES
 
-RESULTS: Final = BENCHES / "RESULTS.md"
 PLOTS: Final = ROOT / "docs" / "plots"
 # The same bytes for the same figures, and text that stays text.
 STYLE: Final = {"svg.hashsalt": "otelauto", "svg.fonttype": "none", "font.size": 10}

@@ -84,7 +84,8 @@ def _compare(bench: Bench, name: str, receiver: int, plain: Running) -> list[Com
             raise BenchError("otelauto has exported nothing")
         return cell
 
-    load()  # some runtimes compile what is used much
+    if not bench.settings.only_shows:
+        load()  # some runtimes compile what is used much
     compared = [Compared.alternating(title, TRACES, pairs, without, traces)]
     if SERVICES[name].with_sdk is None:  # else beside what exports both too, and nothing more
         compared.insert(0, Compared.alternating(title, METRICS, pairs, without, metrics))

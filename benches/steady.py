@@ -134,7 +134,7 @@ def _differences(bench: Bench, service: Running, switch: Switch) -> tuple[list[f
 def steady(bench: Bench) -> Section:
     """The compiled services: of a Python request, what is added is too small a part to be seen."""
     section = Section(TITLE, HOW, HEADER)
-    for name in NAMES:
+    for name in NAMES[:1] if bench.settings.only_shows else NAMES:
         title = SERVICES[name].title
         with running(SERVICES[name].command, bench.directory, name) as service:
             warm_up(service)

@@ -6,10 +6,12 @@ python bpf/build.py OUTPUT_DIRECTORY [SOURCE...]
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -50,10 +52,10 @@ def build(
     compiler has said why on stderr.
     """
     output.mkdir(parents=True, exist_ok=True)
-    objects = []
     machine = machine or platform.machine()
     flags = [*FLAGS, f"-D__TARGET_ARCH_{TARGETS[machine]}"]
-    for source in sources_for(headers, machine) if sources is None else sources:
+
+    def compiled(source: Path) -> Path:
         target = output / source.with_suffix(".o").name
         directory = source.resolve().parent
         # The object must not depend on where the checkout lies.
@@ -62,8 +64,12 @@ def build(
         command = [sys.executable, "-m", "ziglang", "cc", *flags, include, *place]
         command += ["-c", source.name, "-o", str(target)]
         subprocess.run(command, cwd=directory, check=True)
-        objects.append(target)
-    return objects
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(
+            pool.map(compiled, sources_for(headers, machine) if sources is None else sources)
+        )
 
 
 if __name__ == "__main__":

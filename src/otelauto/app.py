@@ -29,7 +29,7 @@ from otelauto.instrument import Watcher
 from otelauto.kernel.ring import Take
 from otelauto.memory import settle
 from otelauto.protocols import protocols
-from otelauto.protocols.http1_redact import redact
+from otelauto.protocols.http1_redact import redact, unfinished
 from otelauto.protocols.settings import ProtocolSettings
 from otelauto.publish import Publisher
 from otelauto.recording import Note, Reader, Writer
@@ -251,7 +251,7 @@ def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
     stop = Stop()
     forbid_core_dumps()
     give_up_at = time.monotonic() + seconds if seconds else float("inf")
-    with Writer(path, None if raw else redact) as writer:
+    with Writer(path, None if raw else redact, unfinished) as writer:
         watcher = Watcher(
             config,
             Counters(),

@@ -31,6 +31,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from otelauto import __version__, abi
 from otelauto.errors import ConfigError, OtelautoError
+from otelauto.redaction import Hide, Redaction
 
 MAGIC: Final = b"OTELAREC"
 VERSION: Final = 1
@@ -43,11 +44,6 @@ _PREFIX: Final = struct.Struct("<8sHII")
 _BLOCK: Final = struct.Struct("<4sIII")
 _BLOCK_MARK: Final = b"BLCK"
 _ITEM: Final = struct.Struct("<IB")
-_TAIL_BYTES: Final = 8
-_TAIL_OFFSET: Final = abi.SEGMENT.size - _TAIL_BYTES  # the last field before the payload
-_FRAMING: Final = frozenset(b"\r\n0")
-
-Redact = Callable[[bytes], bytes]
 Note = dict[str, Any]
 
 
@@ -86,17 +82,24 @@ def boot_to_wall_ns() -> int:
 class Writer:
     """Writes a new recording. Use it as a context manager, or call :meth:`close`.
 
-    ``redact`` gets the payload of each segment and returns bytes of the same length; ``None``
-    keeps the payload. ``malformed`` counts records that were left out because their lengths
+    ``redact`` and ``unfinished`` are those of :class:`otelauto.redaction.Redaction`; ``None`` keeps
+    the payloads. ``malformed`` counts records that were left out because their lengths
     contradict the contract. Raises :class:`ConfigError` if the file may not be created and
     :class:`OtelautoError` if it cannot be written.
     """
 
-    def __init__(self, path: Path, redact: Redact | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        redact: Hide | None,
+        unfinished: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
         self.records = 0
         self.malformed = 0
         self._path = path
-        self._redact = redact
+        self._redaction: Redaction | None = None
+        if redact is not None:
+            self._redaction = Redaction(redact, unfinished, self._append_record)
         self._block = bytearray()
         self._items = 0
         self._file = _create(path)
@@ -118,14 +121,20 @@ class Writer:
             self.malformed += 1
             return
         self.records += 1
-        self._append(_ItemKind.RECORD, kept)
+        if self._redaction is None:
+            self._append_record(kept)
+        else:
+            self._redaction.take(kept)
 
     def note(self, note: Note) -> None:
         """Append a JSON object that the reader hands out before the records that follow it."""
         self._append(_ItemKind.NOTE, json.dumps(note).encode())
 
     def flush(self) -> None:
-        """Write what is gathered, so that a crash from now on does not lose it."""
+        """Write what is gathered, so that a crash from now on does not lose it.
+
+        What redaction holds back is not among it.
+        """
         if self._items:
             start = _BLOCK.pack(_BLOCK_MARK, len(self._block), self._items, 0)[:12]
             checksum = zlib.crc32(self._block, zlib.crc32(start))
@@ -140,6 +149,8 @@ class Writer:
         if self._file.closed:
             return
         try:
+            if self._redaction is not None:
+                self._redaction.finish()
             self.flush()
         finally:
             self._file.close()
@@ -156,7 +167,7 @@ class Writer:
         self.close()
 
     def _kept(self, record: bytes) -> bytes | None:
-        """The bytes of ``record`` that may be stored, or ``None`` if its lengths are wrong."""
+        """``record`` without what is beyond its length, or ``None`` if its lengths are wrong."""
         kind = record[0] if record else 0
         if kind == abi.RecordKind.RECORD_OPENING and len(record) >= abi.OPENING.size:
             end = abi.OPENING.size + abi.Opening._make(abi.OPENING.unpack_from(record)).path_length
@@ -165,23 +176,10 @@ class Writer:
         if kind not in segments or len(record) < abi.SEGMENT.size:
             return None
         end = abi.SEGMENT.size + abi.Segment._make(abi.SEGMENT.unpack_from(record)).captured
-        if end > len(record):
-            return None
-        if self._redact is None:
-            return record[:end]
-        return self._redacted(record[: abi.SEGMENT.size], record[abi.SEGMENT.size : end])
+        return record[:end] if end <= len(record) else None
 
-    def _redacted(self, fixed: bytes, payload: bytes) -> bytes:
-        hidden = self._redact(payload) if self._redact is not None and payload else payload
-        if len(hidden) != len(payload):
-            raise OtelautoError(
-                f"redaction changed the length of a payload from {len(payload)} to {len(hidden)}.",
-                "Report it; the recording ends before that record.",
-            )
-        tail = bytes(_TAIL_BYTES)
-        if abi.Segment._make(abi.SEGMENT.unpack(fixed)).flags & abi.SegmentFlag.FLAG_TAIL:
-            tail = bytes(byte if byte in _FRAMING else ord("x") for byte in fixed[_TAIL_OFFSET:])
-        return fixed[:_TAIL_OFFSET] + tail + hidden
+    def _append_record(self, record: bytes) -> None:
+        self._append(_ItemKind.RECORD, record)
 
     def _append(self, kind: _ItemKind, data: bytes) -> None:
         if len(data) > MAX_ITEM:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Prometheus pages of a running otelauto: with a password, on two ports, its own state."""
+"""The Prometheus pages of a running otelauto: passwords, addresses, ports, formats, its state."""
 
 from __future__ import annotations
 
@@ -22,17 +22,23 @@ from tests.e2e.test_otlp import REQUESTS, ask
 from otelauto.gauges import OWN
 
 pytestmark = pytest.mark.e2e
+HOSTS = ("127.0.0.1", "127.0.0.2")
+PROTOBUF = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+)
 COUNT = "http_server_request_duration_seconds_count"
 
 
-def fetch(port: int, path: str, accept: str = "text/plain", password: str = "") -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+def fetch(
+    port: int, path: str, accept: str = "text/plain", password: str = "", host: str = HOSTS[0]
+) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=20)
     user = base64.b64encode(f"scraper:{password}".encode()).decode()
     headers = {"Accept": accept, **({"Authorization": f"Basic {user}"} if password else {})}
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     try:
-        return response.status, response.read().decode()
+        return response.status, response.read().decode("utf-8", "replace")
     finally:
         connection.close()
 
@@ -57,9 +63,12 @@ def test_the_pages_of_a_running_otelauto(tmp_path: Path) -> None:
             "ebpf": {"open_port": running.port},
             "control_socket": str(tmp_path / "control"),
             "otel_traces_export": {"endpoint": f"http://127.0.0.1:{receiver.port}"},
-            "prometheus_export": {"port": main, "path": "/red", "web_config_file": str(users)},
+            "prometheus_export": {
+                "port": main, "path": "/red", "web_config_file": str(users), "host": HOSTS,
+                "native_histograms": True,
+            },
             "internal_metrics": {"prometheus": {"port": own}},
-        }
+        }  # fmt: skip
         with Otelauto(tmp_path, json.dumps(yaml)) as otelauto:
             ask(running.port, REQUESTS)
 
@@ -76,6 +85,13 @@ def test_the_pages_of_a_running_otelauto(tmp_path: Path) -> None:
             exemplars = re.findall(r'# \{trace_id="(\w{32})",span_id="(\w{16})"\}', openmetrics)
             assert exemplars
             wait_until(lambda: set(exemplars) <= ids_of(receiver), "they name exported spans")
+            for host in HOSTS:
+                assert fetch(main, "/red", host=host)[0] == 401
+                status, text = fetch(main, "/red", password="pass", host=host)
+                assert (status, total(text, COUNT)) == (200, REQUESTS + 1)
+                status, text = fetch(main, "/red", PROTOBUF, "pass", host)
+                assert status == 200
+                assert "\n$http_server_request_duration_seconds\x12" in text  # a name, a help
             status, internal = fetch(own, "/internal/metrics", password="pass")
             assert status == 200
             assert COUNT not in internal

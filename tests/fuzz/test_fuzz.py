@@ -14,7 +14,7 @@ from tests.wire.transcripts import answer, get
 from tests.wire.wire import CLIENT, SERVER, Reader, Wire
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "3000"))
+RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "1500"))
 
 
 # A whole configuration, process directory or conversation of many streams takes milliseconds to

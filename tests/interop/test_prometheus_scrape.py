@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import bcrypt
@@ -42,9 +43,13 @@ def own_families() -> list[Callable[[], Iterable[Family]]]:
     return [lambda: counter_families(counters), lambda: process_families("1.0")]
 
 
-def filled_page() -> Page:
-    red = Red(Counters(), exemplars=True, exponential=True)
-    for service in (Service("shop", "eu", "7", {"host.name": "web"}), Service("cart", "", "")):
+SHOP = Service("shop", "eu", "7", {"host.name": "web"})
+CART = Service("cart", "", "")
+
+
+def filled() -> tuple[Red, Page]:
+    red = Red(Counters(), exemplars=True, exponential=True, ttl_s=0)
+    for service in (SHOP, CART):
         for n in range(1, 101):
             red.add(
                 [
@@ -56,7 +61,7 @@ def filled_page() -> Page:
                 ]
             )  # fmt: skip
     started = time.time_ns()  # exemplars may not be old
-    return metrics_page(red, own_families(), lambda boot_ns: started + boot_ns)
+    return red, metrics_page(red, own_families(), lambda boot_ns: started + boot_ns)
 
 
 def free_port() -> int:
@@ -65,21 +70,23 @@ def free_port() -> int:
 
 
 class RealPrometheus:
-    """Scrapes ``targets`` (job to host and port); ``settings`` are of single jobs."""
+    """Scrapes ``targets`` (job to host and port); ``settings`` are of single jobs.
+
+    It takes 5 s before its first scrape: all tests share one.
+    """
 
     def __init__(
         self,
         directory: Path,
         targets: dict[str, str],
-        settings: Mapping[str, Mapping[str, object]] | None = None,
-        features: str = "exemplar-storage",
+        settings: Mapping[str, Mapping[str, object]],
     ) -> None:
         self.port = free_port()
         jobs = [
             {
                 "job_name": job,
                 "static_configs": [{"targets": [target]}],
-                **(settings or {}).get(job, {}),
+                **settings.get(job, {}),
             }
             for job, target in targets.items()
         ]
@@ -91,7 +98,7 @@ class RealPrometheus:
                 "prometheus", f"--config.file={directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 f"--web.listen-address=127.0.0.1:{self.port}",
-                f"--enable-feature={features}",
+                "--enable-feature=native-histograms,exemplar-storage",
             ],
             stdout=self.log, stderr=self.log,
         )  # fmt: skip
@@ -123,6 +130,10 @@ class RealPrometheus:
             time.sleep(0.1)
         pytest.fail(f"{expression}: {found!r} instead of {expected}; {self.targets()}")
 
+    def wait_for_scrapes(self, *jobs: str) -> None:
+        """Until each of ``jobs`` was scraped."""
+        self.wait_for(f'up{{job=~"{"|".join(jobs)}"}}', dict.fromkeys(jobs, 1.0))
+
     def targets(self) -> object:
         return self.get("/api/v1/targets")
 
@@ -130,25 +141,6 @@ class RealPrometheus:
         self.process.terminate()
         self.process.wait(30)
         self.log.close()
-
-
-@pytest.fixture
-def scraping(tmp_path: Path) -> Iterator[RealPrometheus]:
-    page = filled_page()
-    servers = {
-        "openmetrics": Prometheus("127.0.0.1", 0, {"/metrics": page}),
-        "text": TextOnly("127.0.0.1", 0, {"/metrics": page}),
-    }
-    for server in servers.values():
-        server.start()
-    targets = {job: f"127.0.0.1:{server.address[1]}" for job, server in servers.items()}
-    prometheus = RealPrometheus(tmp_path, targets)
-    try:
-        yield prometheus
-    finally:
-        prometheus.stop()
-        for server in servers.values():
-            server.close(5)
 
 
 class TextOnly(Prometheus):
@@ -169,33 +161,102 @@ class TextOnly(Prometheus):
         self._server.RequestHandlerClass = Handler
 
 
+@dataclass(frozen=True)
+class Pages:
+    """What is scraped, by job. The pages are of one aggregator, but that of ``ending``."""
+
+    servers: dict[str, Prometheus]
+    ending: Red
+    settings: dict[str, dict[str, object]]
+
+
+def pages(directory: Path) -> Pages:
+    _, page = filled()
+    ending, ending_page = filled()
+    own, friend = (self_signed(directory, name) for name in ("own", "friend"))
+    hashed = bcrypt.hashpw(b"pass", bcrypt.gensalt(4)).decode()
+    file = directory / "web.yml"
+    tls = {
+        "cert_file": own[0], "key_file": own[1], "client_ca_file": friend[0],
+        "client_auth_type": "RequireAndVerifyClientCert",
+    }  # fmt: skip
+    file.write_text(json.dumps({"tls_server_config": tls, "basic_auth_users": {"p": hashed}}))
+    web = WebConfig(str(file))
+    secured = Prometheus("127.0.0.1", 0, {"/own/metrics": page}, web=web)
+    user = {"username": "p", "password": "pass"}
+    client = {
+        "ca_file": own[0], "cert_file": friend[0], "key_file": friend[1],
+        "server_name": "localhost",
+    }  # fmt: skip
+    stranger = {"ca_file": own[0], "server_name": "localhost"}
+    where: dict[str, object] = {"scheme": "https", "metrics_path": "/own/metrics"}
+    return Pages(
+        {
+            "openmetrics": Prometheus("127.0.0.1", 0, {"/metrics": page}),
+            "text": TextOnly("127.0.0.1", 0, {"/metrics": page}),
+            "native": Prometheus("127.0.0.1", 0, {"/metrics": page}, protobuf=True),
+            "ending": Prometheus("127.0.0.1", 0, {"/metrics": ending_page}),
+            "right": secured,
+            "no_password": secured,
+            "no_certificate": secured,
+        },
+        ending,
+        {
+            "right": {**where, "tls_config": client, "basic_auth": user},
+            "no_password": {**where, "tls_config": client},
+            "no_certificate": {**where, "tls_config": stranger, "basic_auth": user},
+        },
+    )
+
+
+@pytest.fixture(scope="module", name="scraped")
+def fixture_scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    made = pages(tmp_path_factory.mktemp("pages"))
+    servers = list(dict.fromkeys(made.servers.values()))
+    for server in servers:
+        server.start()
+    yield made
+    for server in servers:
+        server.close(5)
+
+
+@pytest.fixture(scope="module", name="scraping")
+def fixture_scraping(
+    scraped: Pages, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RealPrometheus]:
+    targets = {job: f"127.0.0.1:{one.address[1]}" for job, one in scraped.servers.items()}
+    prometheus = RealPrometheus(tmp_path_factory.mktemp("prometheus"), targets, scraped.settings)
+    yield prometheus
+    prometheus.stop()
+
+
 def test_prometheus_reads_both_formats(scraping: RealPrometheus) -> None:
     both = {"openmetrics": 200.0, "text": 200.0}
     name = "http_server_request_duration_seconds"
-    scraping.wait_for(f"sum by (job) ({name}_count)", both)
-    scraping.wait_for("up", {"openmetrics": 1.0, "text": 1.0})
-    scraping.wait_for(f'sum by (job) ({name}_bucket{{le="+Inf"}})', both)
-    assert scraping.query(f'sum by (job) ({name}_bucket{{le=~"1(.0)?"}})') == both
-    assert scraping.query(f'sum by (job) ({name}_bucket{{le="0.25"}})') == {
+    jobs = 'job=~"openmetrics|text"'
+    scraping.wait_for(f"sum by (job) ({name}_count{{{jobs}}})", both)
+    scraping.wait_for_scrapes("openmetrics", "text")
+    scraping.wait_for(f'sum by (job) ({name}_bucket{{le="+Inf",{jobs}}})', both)
+    assert scraping.query(f'sum by (job) ({name}_bucket{{le=~"1(.0)?",{jobs}}})') == both
+    assert scraping.query(f'sum by (job) ({name}_bucket{{le="0.25",{jobs}}})') == {
         "openmetrics": 50.0, "text": 50.0,
     }  # fmt: skip
-    total = scraping.query(f'sum by (job) ({name}_sum{{service_name="shop"}})')
+    total = scraping.query(f'sum by (job) ({name}_sum{{service_name="shop",{jobs}}})')
     assert total == pytest.approx({"openmetrics": 50.5, "text": 50.5})
     odd = ODD.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    assert scraping.query(f'{name}_count{{service_name="cart",http_route="/{odd}/1"}}') == {
-        "openmetrics": 50.0, "text": 50.0,
-    }  # fmt: skip
-    info = 'target_info{service_name="shop",host_name="web",service_instance_id="7"}'
+    one = f'{name}_count{{service_name="cart",http_route="/{odd}/1",{jobs}}}'
+    assert scraping.query(one) == {"openmetrics": 50.0, "text": 50.0}
+    info = f'target_info{{service_name="shop",host_name="web",service_instance_id="7",{jobs}}}'
     assert scraping.query(info) == {"openmetrics": 1.0, "text": 1.0}
-    assert scraping.query('otelauto_records_lost_total{reason="ring_full"}') == {
+    assert scraping.query(f'otelauto_records_lost_total{{reason="ring_full",{jobs}}}') == {
         "openmetrics": 5.0, "text": 5.0,
     }  # fmt: skip
-    size = scraping.query('sum by (job) (http_server_request_body_size_bytes_bucket{le=~"1024.*"})')
-    assert size == both
+    size = f'http_server_request_body_size_bytes_bucket{{le=~"1024.*",{jobs}}}'
+    assert scraping.query(f"sum by (job) ({size})") == both
 
 
 def test_prometheus_knows_the_types(scraping: RealPrometheus) -> None:
-    scraping.wait_for("up", {"openmetrics": 1.0, "text": 1.0})
+    scraping.wait_for_scrapes("openmetrics", "text")
     found = scraping.get("/api/v1/metadata")
     assert isinstance(found, dict)
     assert {one["type"] for one in found["http_server_request_duration_seconds"]} == {"histogram"}
@@ -207,9 +268,10 @@ def test_prometheus_knows_the_types(scraping: RealPrometheus) -> None:
 
 def test_prometheus_keeps_exemplars(scraping: RealPrometheus) -> None:
     name = "http_server_request_duration_seconds"
-    scraping.wait_for("up", {"openmetrics": 1.0, "text": 1.0})
+    scraping.wait_for_scrapes("openmetrics", "text")
     now = time.time()
-    asked = {"query": f"{name}_bucket", "start": now - 3600, "end": now + 3600}
+    series = f'{name}_bucket{{job=~"openmetrics|text"}}'
+    asked = {"query": series, "start": now - 3600, "end": now + 3600}
     data = scraping.get(f"/api/v1/query_exemplars?{urllib.parse.urlencode(asked)}")
     assert isinstance(data, list)
     assert {series["seriesLabels"]["job"] for series in data} == {"openmetrics"}
@@ -224,77 +286,53 @@ def test_prometheus_keeps_exemplars(scraping: RealPrometheus) -> None:
     assert found == {(f"{n:032x}", f"{n:016x}", n / 100) for n in numbers}
 
 
-def test_prometheus_scrapes_what_is_secured(tmp_path: Path) -> None:
-    own, friend = (self_signed(tmp_path, name) for name in ("own", "friend"))
-    hashed = bcrypt.hashpw(b"pass", bcrypt.gensalt(4)).decode()
-    file = tmp_path / "web.yml"
-    tls = {
-        "cert_file": own[0], "key_file": own[1], "client_ca_file": friend[0],
-        "client_auth_type": "RequireAndVerifyClientCert",
-    }  # fmt: skip
-    file.write_text(json.dumps({"tls_server_config": tls, "basic_auth_users": {"p": hashed}}))
-    server = Prometheus("127.0.0.1", 0, {"/own/metrics": filled_page()}, web=WebConfig(str(file)))
-    server.start()
-    user = {"username": "p", "password": "pass"}
-    client = {
-        "ca_file": own[0], "cert_file": friend[0], "key_file": friend[1],
-        "server_name": "localhost",
-    }  # fmt: skip
-    where: dict[str, object] = {"scheme": "https", "metrics_path": "/own/metrics"}
-    settings = {
-        "right": {**where, "tls_config": client, "basic_auth": user},
-        "no_password": {**where, "tls_config": client},
-        "no_certificate": {
-            **where,
-            "tls_config": {"ca_file": own[0], "server_name": "localhost"},
-            "basic_auth": user,
-        },
-    }
-    prometheus = RealPrometheus(
-        tmp_path, dict.fromkeys(settings, f"127.0.0.1:{server.address[1]}"), settings
-    )
-    try:
-        prometheus.wait_for("up", {"right": 1.0, "no_password": 0.0, "no_certificate": 0.0})
-        name = "http_server_request_duration_seconds"
-        assert prometheus.query(f"sum by (job) ({name}_count)") == {"right": 200.0}
-    finally:
-        prometheus.stop()
-        server.close(5)
-
-
-def test_prometheus_reads_native_histograms(tmp_path: Path) -> None:
-    server = Prometheus("127.0.0.1", 0, {"/metrics": filled_page()}, protobuf=True)
-    server.start()
-    target = {"native": f"127.0.0.1:{server.address[1]}"}
-    prometheus = RealPrometheus(tmp_path, target, features="native-histograms,exemplar-storage")
+def test_prometheus_scrapes_what_is_secured(scraping: RealPrometheus) -> None:
+    jobs = 'job=~"right|no_.*"'
+    scraping.wait_for(f"up{{{jobs}}}", {"right": 1.0, "no_password": 0.0, "no_certificate": 0.0})
     name = "http_server_request_duration_seconds"
-    try:
-        prometheus.wait_for("up", {"native": 1.0})
-        prometheus.wait_for(f"sum by (job) (histogram_count({name}))", {"native": 200.0})
-        total = prometheus.query(f'sum by (job) (histogram_sum({name}{{service_name="shop"}}))')
-        assert total == pytest.approx({"native": 50.5})
-        for share in (0.1, 0.5, 0.9, 0.99):
-            found = prometheus.query(f"histogram_quantile({share}, sum by (job) ({name}))")
-            # 0.01 to 1.00 s: 160 buckets are of scale 4, each 4.4 % wide; values are 0.01 apart.
-            assert found["native"] == pytest.approx(share, rel=0.045, abs=0.01)
-        sizes = "http_server_request_body_size_bytes"
-        assert prometheus.query(f"sum by (job) (histogram_count({sizes}))") == {"native": 200.0}
-        info = 'target_info{service_name="shop",host_name="web",service_instance_id="7"}'
-        assert prometheus.query(info) == {"native": 1.0}
-        lost = prometheus.query('otelauto_records_lost_total{reason="ring_full"}')
-        assert lost == {"native": 5.0}
-        metadata = prometheus.get("/api/v1/metadata")
-        assert isinstance(metadata, dict)
-        assert metadata[name][0]["type"] == "histogram"
-    finally:
-        prometheus.stop()
-        server.close(5)
+    assert scraping.query(f"sum by (job) ({name}_count{{{jobs}}})") == {"right": 200.0}
+
+
+def test_prometheus_reads_native_histograms(scraping: RealPrometheus) -> None:
+    scraping.wait_for_scrapes("native")
+    name = "http_server_request_duration_seconds"
+    durations = f'{name}{{job="native"}}'
+    scraping.wait_for(f"sum by (job) (histogram_count({durations}))", {"native": 200.0})
+    shop = f'{name}{{job="native",service_name="shop"}}'
+    total = scraping.query(f"sum by (job) (histogram_sum({shop}))")
+    assert total == pytest.approx({"native": 50.5})
+    for share in (0.1, 0.5, 0.9, 0.99):
+        found = scraping.query(f"histogram_quantile({share}, sum by (job) ({durations}))")
+        # 0.01 to 1.00 s: 160 buckets are of scale 4, each 4.4 % wide; values are 0.01 apart.
+        assert found["native"] == pytest.approx(share, rel=0.045, abs=0.01)
+    sizes = 'http_server_request_body_size_bytes{job="native"}'
+    assert scraping.query(f"sum by (job) (histogram_count({sizes}))") == {"native": 200.0}
+    info = 'target_info{service_name="shop",host_name="web",job="native"}'
+    assert scraping.query(info) == {"native": 1.0}
+    lost = scraping.query('otelauto_records_lost_total{reason="ring_full",job="native"}')
+    assert lost == {"native": 5.0}
+    asked = {"match_target": '{job="native"}', "metric": name}
+    metadata = scraping.get(f"/api/v1/targets/metadata?{urllib.parse.urlencode(asked)}")
+    assert isinstance(metadata, list)
+    assert {one["type"] for one in metadata} == {"histogram"}
+
+
+def test_series_of_a_service_that_went_are_marked_stale(
+    scraped: Pages, scraping: RealPrometheus
+) -> None:
+    """At once: what only stops to be there is answered for five minutes more."""
+    count = 'sum by (service_name) (http_server_request_duration_seconds_count{job="ending"})'
+    by_service = f'label_replace({count}, "job", "$1", "service_name", "(.*)")'
+    scraping.wait_for(by_service, {"shop": 100.0, "cart": 100.0})
+    scraped.ending.forget(CART)
+    scraping.wait_for(by_service, {"shop": 100.0})
+    assert scraping.query('target_info{job="ending",service_name="cart"}') == {}
 
 
 @pytest.mark.parametrize("kind", ["all", "own", "red"])
 def test_promtool_finds_nothing_wrong(kind: str) -> None:
     pages = {
-        "all": filled_page(),
+        "all": filled()[1],
         "own": metrics_page(None, own_families()),
         "red": metrics_page(Red(Counters()), own_families()),
     }

@@ -189,3 +189,21 @@ def test_trouble_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> No
         "x: error 5 (4 more since the last message)",
     ]
     assert trouble.last_error == "error 5"
+
+
+def test_what_a_full_batch_leaves_keeps_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    queue: BoundedQueue[int] = BoundedQueue(100)
+    queue.put([1, 2, 3, 4, 5])
+    now[0] = 100.3
+    queue.put([6, 7])
+    assert queue.take(4, 0.5) == [1, 2, 3, 4]
+    now[0] = 100.5
+    assert queue.take(4, 0.5) == [5, 6, 7]  # at once: 5 is half a second old
+    queue.put([8])
+    assert queue.clear() == 1
+    now[0] = 101.0
+    queue.put([9])
+    now[0] = 101.5
+    assert queue.take(4, 0.5) == [9]

@@ -257,9 +257,10 @@ class TracesExport(OtlpExport):
         ),
     )
     batch_timeout: float = setting(
-        0.5,
-        kinds.duration(example="500ms"),
-        "Longest wait of a span for its batch to fill. `OTEL_BSP_SCHEDULE_DELAY` is milliseconds.",
+        0.25,
+        kinds.duration(example="250ms"),
+        "Longest wait of a span for its batch to fill; a kill loses what waits. "
+        "`OTEL_BSP_SCHEDULE_DELAY` is milliseconds.",
         env=(
             "OTLP_TRACES_BATCH_TIMEOUT",
             Variable("OTEL_BSP_SCHEDULE_DELAY", _MS, lenient=True),

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from otelauto.config import kinds, otlp
 from otelauto.config.kinds import Kind
-from otelauto.config.otlp import Secret
+from otelauto.config.otlp import Headers, Secret
 from otelauto.config.problems import Origin
 from otelauto.config.setting import section, setting
 
@@ -91,6 +91,21 @@ def settle_grafana(config: Config, origins: dict[str, Origin]) -> Config:
         part = getattr(config, f"otel_{signal}_export", None)  # there is none for the word "none"
         if part is not None and part.endpoint is None:
             part = replace(part, endpoint=otlp.endpoint_base(signal).read(url))
+            if given.cloud_api_key.reread is not None:
+                part = replace(part, headers=_with_login(part.headers, given))
             config = replace(config, **{f"otel_{signal}_export": part})
             origins[f"otel_{signal}_export.endpoint"] = origins["grafana.otlp.cloud_api_key"]
     return config
+
+
+def _with_login(headers: Headers, given: GrafanaOtlp) -> Headers:
+    """``headers`` with the API key as its file says at each request, unless they have a login."""
+
+    def reread() -> Headers:
+        now = headers.current()
+        if "authorization" in now:
+            return now
+        login = otlp.basic_authorization(given.cloud_instance_id, given.cloud_api_key.current())
+        return replace(now, pairs=(*now.pairs, ("authorization", login)))
+
+    return replace(headers, reread=reread)

@@ -14,7 +14,7 @@ from typing import Any
 
 from otelauto.config.grafana import settle_grafana
 from otelauto.config.kinds import Kind, Raw
-from otelauto.config.otlp import Headers, LastGood, mask_url
+from otelauto.config.otlp import Headers, LastGood, Secret, mask_url
 from otelauto.config.problems import DEFAULT, Findings, InvalidConfig, Origin, Source, nearest
 from otelauto.config.protocol import settle_protocols
 from otelauto.config.rules import Purpose, check
@@ -62,8 +62,8 @@ class _Merge:
             )
             self._bad(origin.where, given.declaration.key, given.raw, kind, remedy)
         else:
-            if isinstance(value, Headers) and given.reread is not None:
-                value = replace(value, reread=LastGood(partial(_read_again, kind, given.reread)))
+            if given.reread is not None:
+                value = _that_changes(value, LastGood(partial(_read_again, kind, given.reread)))
             self.put(given.declaration, value, given.origin)
 
     def from_environment(self, declaration: Declaration, environ: Mapping[str, str]) -> None:
@@ -108,6 +108,13 @@ class _Merge:
         sentence = f'"{key}" cannot be {_shown(raw, kind)}: it takes {kind.allowed}.'
         if all(item.where != where or item.remedy != remedy for item in self.findings.problems):
             self.findings.problem(where, sentence, remedy)
+
+
+def _that_changes(value: Any, reread: LastGood[Any]) -> Any:
+    """``value`` such that it is read anew whenever it is used, if it is a credential."""
+    if isinstance(value, Headers):
+        return replace(value, reread=reread)
+    return Secret(value, reread) if isinstance(value, Secret) else value
 
 
 def _read_again(kind: Kind[Any], reread: Callable[[], Raw]) -> Any:

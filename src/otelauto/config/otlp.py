@@ -12,10 +12,12 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from otelauto.config.kinds import STRING, Kind, Pairs, choice
+
+T = TypeVar("T")
 
 MASK = "****"
 SCHEME_REMEDY = "Write scheme, host and port, for example http://localhost:4318."
@@ -124,22 +126,37 @@ class Headers(Mapping[str, str]):
 
 
 class Secret(str):
-    """A text that is not shown where the settings are."""
+    """A text that is not shown where the settings are.
 
-    __slots__ = ()
+    ``reread`` gives it anew, where it refers to a file; ``None`` if it never could.
+    """
+
+    __slots__ = ("reread",)
+
+    reread: Callable[[], Secret | None] | None
+
+    def __new__(cls, text: str = "", reread: Callable[[], Secret | None] | None = None) -> Secret:
+        made = super().__new__(cls, text)
+        made.reread = reread
+        return made
+
+    def current(self) -> Secret:
+        """This text as the file that it refers to says now, or last said."""
+        again = self.reread() if self.reread is not None else None
+        return again if again is not None else self
 
     def __repr__(self) -> str:
         return f"'{MASK}'"
 
 
-class LastGood:
-    """Reads headers anew at each call; while that fails, what was read last counts."""
+class LastGood(Generic[T]):
+    """Reads a setting anew at each call; while that fails, what was read last counts."""
 
-    def __init__(self, read: Callable[[], Headers]) -> None:
+    def __init__(self, read: Callable[[], T]) -> None:
         self._read = read
-        self._last: Headers | None = None
+        self._last: T | None = None
 
-    def __call__(self) -> Headers | None:
+    def __call__(self) -> T | None:
         try:
             self._last = self._read()
         except ValueError:

@@ -58,7 +58,8 @@ def as_yaml(loaded: Loaded) -> str:
 
 def secrets(config: Config) -> list[str]:
     """Every secret text of ``config``, for logs to hide."""
-    found: set[str] = set()
+    key = config.grafana.otlp.cloud_api_key
+    found: set[str] = {key, key.current()}
     for export in (config.otel_metrics_export, config.otel_traces_export):
         headers = export.request_headers()
         for name in {*export.headers.credential_names(), "authorization"} & headers.keys():

@@ -35,7 +35,7 @@ LOG = logging.getLogger("otelauto.export.otlp")
 
 QUEUE_SIZE = 4096
 BATCH_SIZE = 4096
-BATCH_TIMEOUT_S = 0.5
+BATCH_TIMEOUT_S = 0.25
 INTERVAL_S = 5.0
 
 

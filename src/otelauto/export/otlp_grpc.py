@@ -20,7 +20,7 @@ import grpc
 from otelauto.errors import ConfigError
 from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.proxy import Proxy
-from otelauto.export.tls import Tls
+from otelauto.export.tls import NOT_TRUSTED, Tls
 from otelauto.export.transport import (
     DEFAULT_TIMEOUT_MS,
     MAX_ANSWER,
@@ -232,6 +232,10 @@ def _details(call: grpc.Call) -> bytes:
 
 def _explain(code: grpc.StatusCode, said: str) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        reason = said.partition("CERTIFICATE_VERIFY_FAILED")[2].strip(": ")
-        return f"the server's certificate is not trusted: {reason}"
+        reason = said.partition("CERTIFICATE_VERIFY_FAILED")[2].strip(": ").removesuffix(": OK")
+        return f"{NOT_TRUSTED}: {reason}"
+    if "Hostname Verification Check failed" in said:
+        return f"{NOT_TRUSTED}: it is not for that host name"
+    if "TSI_DATA_CORRUPTED" in said:  # how the library shows an alert behind its handshake
+        return "the server has broken TLS off: it may not accept the client's certificate"
     return f"gRPC {code.name}{': ' if said else ''}{said}"

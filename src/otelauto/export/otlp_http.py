@@ -23,7 +23,7 @@ from otelauto.export.dial import Deadline, Resolver, TimedConnection
 from otelauto.export.otlp_json import Json
 from otelauto.export.own_traffic import End, OwnTraffic
 from otelauto.export.proxy import Proxy
-from otelauto.export.tls import Tls
+from otelauto.export.tls import NOT_TRUSTED, Tls, alert
 from otelauto.export.transport import (
     DEFAULT_TIMEOUT_MS,
     MAX_ANSWER,
@@ -287,7 +287,11 @@ def _explain(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return NO_ANSWER
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted: {error.verify_message}"
+        return f"{NOT_TRUSTED}: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError):
+        return "the server has broken TLS off"
+    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+        return alert(error.reason)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return f"{type(error).__name__} {error}".strip()

@@ -26,7 +26,7 @@ class BoundedQueue(Generic[T]):
         self._items: deque[T] = deque()
         self._length = 0
         self._condition = threading.Condition()
-        self._oldest_at = 0.0  # monotonic time at which the queue stopped being empty
+        self._arrived: deque[tuple[int, float]] = deque()  # how many that wait came when
         self._wanted = 1  # the length that is worth waking the consumer for
         self._closed = False
 
@@ -44,8 +44,7 @@ class BoundedQueue(Generic[T]):
             if not accepted:
                 return 0
             self._length += accepted
-            if before == 0:
-                self._oldest_at = time.monotonic()
+            self._arrived.append((accepted, time.monotonic()))
             # On the crossings only: a wake-up costs the drain thread a system call.
             if before == 0 or before < self._wanted <= before + accepted:
                 self._condition.notify()
@@ -63,14 +62,15 @@ class BoundedQueue(Generic[T]):
                     if not self._condition.wait(idle_s) and not self._items and not self._closed:
                         return []
                     continue
-                left = self._oldest_at + linger_s - time.monotonic()
+                left = self._arrived[0][1] + linger_s - time.monotonic()
                 if left <= 0:
                     break
                 self._condition.wait(left)
             if not self._items:
                 return None
+            before = self._length
             taken = self._pop(at_most)
-            self._oldest_at = time.monotonic()
+            self._forget(before - self._length)
             return taken
 
     def _pop(self, at_most: int) -> list[T]:
@@ -85,6 +85,14 @@ class BoundedQueue(Generic[T]):
             self._length -= spans_of(item)
         return taken
 
+    def _forget(self, taken: int) -> None:
+        """The first ``taken`` spans wait no more."""
+        while taken:
+            count, at = self._arrived.popleft()
+            if count > taken:
+                self._arrived.appendleft((count - taken, at))
+            taken -= min(count, taken)
+
     def close(self) -> None:
         """Take nothing more; what is queued can still be taken."""
         with self._condition:
@@ -96,6 +104,7 @@ class BoundedQueue(Generic[T]):
         with self._condition:
             thrown, self._length = self._length, 0
             self._items.clear()
+            self._arrived.clear()
             self._condition.notify_all()
             return thrown
 

@@ -5,7 +5,8 @@ On disk: append-only segments, each a file of records. A record is a header (its
 payload's length, checksum and number of items) and a zlib-compressed payload; one byte of the
 header, which no checksum covers, is overwritten when the record is acknowledged. So what a killed
 process leaves is what it had appended and not acknowledged; at most the record being delivered is
-delivered twice. Recovered segments are never appended to: a torn tail stays where it is.
+delivered twice. Recovered segments are never appended to: a torn tail stays where it is. A thread
+of its own brings what was written to the disk itself (:mod:`otelauto.export.spool_sync`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from otelauto.export.spool_sync import Syncer
+
 LOG = logging.getLogger("otelauto.export.spool")
 
 LARGEST_SEGMENT = 4 << 20
@@ -43,6 +46,7 @@ HEADER_SIZE = _HEADER.size + _CHECKSUM.size
 _STATE_AT = len(MAGIC)
 _NAME = re.compile(r"[0-9]{16}\.spool\Z")
 LOCK = "lock"
+FOLDER = -1  # no segment has this number
 
 
 class Loss(enum.Enum):
@@ -225,6 +229,7 @@ class DiskSpool:
         self._head: Entry | None = None
         self._found = found
         self._complained = False
+        self._syncer = Syncer(lambda error: self._complain("", error))
 
     @property
     def items(self) -> int:
@@ -257,6 +262,7 @@ class DiskSpool:
                 else:
                     os.ftruncate(segment.fd, segment.size)
                 raise
+            self._syncer.written(segment.number, segment.fd)
             segment.size += len(record)
             segment.items += items
             segment.records += 1
@@ -284,6 +290,7 @@ class DiskSpool:
             return entry is self._head and any(s.number == entry.at[0] for s in self._segments)
 
     def close(self) -> None:
+        self._syncer.close()
         with self._lock:
             for segment in self._segments:
                 if segment.fd >= 0:
@@ -346,7 +353,7 @@ class DiskSpool:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         segment = _Segment(self._next_number, -1)
         segment.fd = os.open(segment.name, flags, 0o600, dir_fd=self._folder)
-        os.fsync(self._folder)
+        self._syncer.written(FOLDER, self._folder)
         self._next_number += 1
         self._segments.append(segment)
         self._may_append = True
@@ -363,7 +370,7 @@ class DiskSpool:
             os.ftruncate(segment.fd, 0)
             os.unlink(segment.name, dir_fd=self._folder)
         except OSError as error:
-            self._complain(segment, error)
+            self._complain(segment.name, error)
         finally:
             os.close(segment.fd)
 
@@ -384,7 +391,7 @@ class DiskSpool:
             record = _record(segment.fd, self._at, segment.size)
             stored = b"" if record is None else _payload(segment.fd, record)
         except OSError as error:
-            self._complain(segment, error)
+            self._complain(segment.name, error)
             record = None
         if record is None:
             self._lost(segment.items, Loss.CORRUPT)
@@ -411,13 +418,13 @@ class DiskSpool:
         try:
             os.pwrite(segment.fd, bytes((DONE,)), at + _STATE_AT)
         except OSError as error:
-            self._complain(segment, error)
+            self._complain(segment.name, error)
 
-    def _complain(self, segment: _Segment, error: OSError) -> None:
+    def _complain(self, name: str, error: OSError) -> None:
         """Say it once: a disk that fails does so each time."""
         level = logging.DEBUG if self._complained else logging.WARNING
         self._complained = True
-        LOG.log(level, "%s/%s: %s", self._directory, segment.name, error)
+        LOG.log(level, "%s/%s: %s", self._directory, name, error)
 
 
 def _must_fit(size: int, most: int) -> None:
@@ -464,12 +471,11 @@ def _payload(fd: int, record: _Record) -> bytes:
 
 
 def _write(fd: int, data: bytes, at: int) -> None:
-    """Write all of ``data``, onto the disk. What was written of it before an error is no matter."""
+    """Write all of ``data``. What was written of it before an error is no matter."""
     rest = memoryview(data)
     while rest:
         count = os.pwrite(fd, rest, at)
         rest, at = rest[count:], at + count
-    os.fdatasync(fd)
 
 
 def _only_ours(folder: int) -> None:

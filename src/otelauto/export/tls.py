@@ -9,6 +9,7 @@ from pathlib import Path
 
 from otelauto.errors import ConfigError
 
+NOT_TRUSTED = "the server's certificate is not trusted"
 Version = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -80,3 +81,13 @@ def _version(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return (status.st_ino, status.st_mtime_ns, status.st_size) if status else None
+
+
+def alert(reason: str) -> str:
+    """What an alert of the server means (RFC 8446, section 6.2), by OpenSSL's name of it."""
+    words = reason.partition("ALERT_")[2].replace("_", " ").lower()
+    if words == "certificate required":
+        return "the server wants the client's certificate, and none is configured"
+    if words == "unknown ca" or "certificate" in words:
+        return f"the server does not accept the client's certificate: {words}"
+    return f"the server has broken TLS off: {words}"

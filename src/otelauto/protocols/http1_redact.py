@@ -7,6 +7,7 @@ the framing of bodies as far as it can be proved. Every other byte becomes ``x``
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from otelauto.flows.vocabulary import Likeness
@@ -28,6 +29,7 @@ _CHUNK_LINE_MAX = 64
 # Ends of a body that say nothing but that it ended; longest first.
 _ENDS = (b"\r\n0\r\n\r\n", b"0\r\n\r\n", b"\r\n")
 _END = _ENDS[1]
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
 
 
 @dataclass(slots=True)
@@ -52,6 +54,25 @@ def redact(payload: bytes) -> bytes:
         hidden += shown
         rest = rest[used:]
     return bytes(hidden)
+
+
+def unfinished(payload: bytes) -> bool:
+    """Whether ``payload`` ends within a head, or in what may be the beginning of one."""
+    rest = payload
+    while rest:
+        like = likeness(rest)
+        if like is Likeness.MAYBE:
+            return True
+        if like is Likeness.NO or _head_end(rest) is None:
+            return like is not Likeness.NO
+        rest = rest[_message(rest)[1] :]
+    return False
+
+
+def _head_end(data: bytes) -> int | None:
+    """Where the head that ``data`` begins with ends: behind its empty line."""
+    found = _EMPTY_LINE.search(data, len(data) - len(data.lstrip(b"\r\n")))
+    return found.end() if found else None
 
 
 def _hide(data: bytes) -> bytes:
