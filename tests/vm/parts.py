@@ -59,9 +59,9 @@ KERNEL = Part(
         "accounting", "calls", "endings", "lifecycle", "midstream", "modes", "other_callers",
         "processes", "slots", "tables", "unread", "vectors", "verifier",
     ),
-    # Long by their number of bytes or of loads; the tests of a table of connections are not.
+    # Long by their number of bytes, or by loads for what any kernel would show.
     ("one_thread_reads_and_another_writes", "the_kernel_lacks", "one_refused_program",
-     "rejected_program", "a_needed_program", "two_readers"),
+     "rejected_program", "a_needed_program", "two_readers", "attach_only_once", "next_tier"),
     before=".venv/bin/otelauto doctor && ",
 )  # fmt: skip
 CALLS = Part("calls", _kernel("calls", "endings", "system_calls"), tier="C")
