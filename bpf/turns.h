@@ -23,14 +23,19 @@ enum {
 
 /* ---- one segment ---- */
 
+/*
+ * Numbers that branches depend on are 4 bytes, and not at a multiple of 8, where verifiers follow what
+ * is stored on a stack: before 6.8 (commit 41f6f64e6999) they forget, when a function that is called
+ * reads it by a pointer, that they relied on it, take another value for seen, and drop its branches.
+ */
 struct segment_plan {
-	__u64 length;
-	__u64 wanted;
 	struct user_bytes user;
+	enum direction direction;
+	__u32 length;
+	enum workspace_slot slot;
+	__u32 wanted;
 	__u32 vector_count;        /* of those read into the workspace */
 	__u32 unread;              /* counter that names why there is no buffer; 0: there is */
-	enum direction direction;
-	enum workspace_slot slot;
 };
 
 /* Whether a message may begin with the segment. Of vectors only the first one is looked at. */

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from tests.e2e.harness.rig import Ran, Rig, settings
 from tests.e2e.harness.rig import run as run_otelauto
 from tests.e2e.harness.servers import BUILT
 from tests.e2e.test_lifecycle import ask, paths
+from tests.e2e.test_wrong_input import MAIN, PREAMBLE
+
+from otelauto.kernel.tiers import TIERS
 
 pytestmark = pytest.mark.e2e
 
@@ -36,6 +41,9 @@ CASES = (
     Lacking("perfmon,sys_admin", "CAP_PERFMON: tracing programs cannot be loaded: nothing is", 3),
     Lacking("sys_ptrace", "CAP_SYS_PTRACE: other users' processes cannot be inspected"),
     Lacking("dac_read_search", "CAP_DAC_READ_SEARCH: other users' files cannot be read"),
+    Lacking(
+        "checkpoint_restore", "CAP_CHECKPOINT_RESTORE: TLS libraries that were replaced on disk"
+    ),
     Lacking("sys_admin"),
 )
 
@@ -48,7 +56,7 @@ def without(taken: str, program: Path = PROGRAM) -> list[str]:
 
 def doctor(words: list[str], directory: Path) -> Ran:
     file = directory / "otelauto.yml"
-    file.write_text(settings(directory, ebpf={}))
+    file.write_text(settings(directory, ebpf={"tls_plaintext": False}))
     return run_otelauto("doctor", "--config", file, program=words)
 
 
@@ -89,3 +97,65 @@ def test_a_run_without_a_capability(lacking: Lacking, tmp_path: Path) -> None:
         rig.wait_for_target(server.pid)
         ask(port, paths("a", 3))
         rig.wait_for_paths(paths("a", 3))
+
+
+# A kernel that loads all programs, and does not attach the one that is named.
+ONE_REFUSED = """
+real = Library.call
+def call(self, name, *arguments):
+    if name == "bpf_program__attach":
+        if real(self, "bpf_program__name", *arguments).decode() == {program!r}:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    return real(self, name, *arguments)
+Library.call = call
+"""
+WHY = "Operation not permitted (errno 1)"
+TIER = re.compile(r"^  ok      tier (.*)$", re.MULTILINE)
+ATTACHED = re.compile(r"^  ok      (\w+) on (\w+)$", re.MULTILINE)
+
+
+def refusing(program: str) -> list[str]:
+    """The words that run otelauto where this program is not attached."""
+    return [sys.executable, "-c", PREAMBLE + ONE_REFUSED.format(program=program) + MAIN]
+
+
+def test_each_program_that_is_refused_is_named(tmp_path: Path) -> None:
+    """One costs what it would have seen; one that a tier needs costs the tier, and the next works.
+
+    On every kernel there is a next one, but for tier C.
+    """
+    best = doctor([str(PROGRAM)], tmp_path)
+    (tier,) = TIER.findall(best.output)
+    needed = next(each.needed for each in TIERS if each.name == tier)
+    hooks = dict(ATTACHED.findall(best.output))
+    assert set(needed) < set(hooks)
+    for program, hook in hooks.items():
+        ran = doctor(refusing(program), tmp_path)
+        assert ran.code == 0, ran
+        (now,) = TIER.findall(ran.output)
+        if program in needed:
+            assert now > tier
+            assert f"nothing better: cannot see socket traffic: {hook} is refused ({WHY})" in (
+                ran.output
+            )
+        else:
+            assert now == tier
+            assert f"  REFUSED {program} on {hook}: {WHY}\n" in ran.output
+            assert dict(ATTACHED.findall(ran.output)).keys() == hooks.keys() - {program}
+        assert "\nListening here" in ran.output, "the rest is said"
+
+
+def test_a_run_without_a_program_sees_on(tmp_path: Path) -> None:
+    """`status` names what is refused."""
+    port = free_port()
+    with Process([BUILT / "epoll", "-p", str(port)], tmp_path / "server.err") as server:
+        server.wait_for(lambda: accepts(port), "it listens")
+        with Rig(tmp_path, {"open_port": port}, program=refusing("sock_gone")) as rig:
+            rig.wait_for_target(server.pid)
+            ask(port, paths("a", 3))
+            rig.wait_for_paths(paths("a", 3))
+            states = {
+                probe["name"]: (probe["state"], probe["why"]) for probe in (rig.report()["probes"])
+            }
+            assert states.pop("sock_gone") == ("refused", WHY)
+            assert {state for state, _ in states.values()} <= {"attached", "absent"}

@@ -1,172 +1,226 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make test-kernels`: the kernel tests and a slice of the end-to-end tests under other kernels.
 
-    python -m tests.vm RELEASE...
+    python -m tests.vm [--guests N] [--part NAME]... RELEASE...
+    python -m tests.vm --rows RELEASE...
 
-Prints a row for each kernel and part of the tests: the tier of capture, and what became of them.
-Exit code 1 when a test fails, or when a kernel does not boot; a skipped test is listed with its
-reason.
+A RELEASE is how that of a kernel which tests/vm/install.sh has unpacked begins ("6.1."), "newest",
+or "here": the kernel that runs, without an emulator. Prints a row for each kernel and part of the
+tests (tests/vm/parts.py): the tier of capture, and what became of them; the rows are left in
+.build/vm/kernels.txt, too. Exit code 1 when a test fails, when one is skipped that must not be, or
+when a kernel does not boot. With --rows nothing is tested: the rows of these kernels in
+tests/kernel/verifier.tsv are measured again.
 """
 
 from __future__ import annotations
 
-import itertools
+import argparse
 import os
 import re
+import resource
+import subprocess
 import sys
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.vm.guest import Ended, NoGuestError, find_kernel, run
+from tests.kernel.verified import TABLE, Walked, objects, read_table, table
+from tests.vm.guest import CHECKOUT, Ended, NoGuestError, find_kernel, run
+from tests.vm.parts import (
+    LOCKED,
+    MAY_BE_SKIPPED,
+    PARTS,
+    SECONDS,
+    SLOWER,
+    Part,
+    tiers_of,
+)
 
-SECONDS = 3000  # for one part under one kernel, on a machine that does other work too
-SLOWER = 20  # software emulation: deadlines of tests are longer by that
-FIRST_WITH_A = (6, 3)
+HERE = "here"
+TABLE_OF_THIS = CHECKOUT / ".build" / "vm" / "kernels.txt"
 COUNTS = re.compile(r"(\d+) (passed|failed|error|errors|skipped)\b")
 TIER = re.compile(r"^(?:capture: |  ok      )tier (.*)$", re.MULTILINE)
+BAD = re.compile(r"^(?:FAILED|ERROR) .*", re.MULTILINE)
+SKIPPED = "Unsupported: "
 
 
 @dataclass(frozen=True)
-class Part:
-    """Tests that one boot runs. ``tier``: hold them to it; "" is the best that the kernel has."""
+class Kernel:
+    """A kernel that tests run under; without an image, the one that runs here."""
 
-    name: str
-    files: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
-    tier: str = ""
-    before: str = ""
-    parameters: str = ""  # of the kernel
+    release: str
+    image: Path | None
 
-    def command(self, release: str) -> str:
-        """What the guest runs."""
-        words = " ".join(f"'tests/{file}'" for file in self.files)
-        some = f" -k 'not ({' or '.join(self.left_out)})'" if self.left_out else ""
-        variables = f"TEST_PATIENCE={SLOWER} TEST_FEW_PROCESSES=1 TEST_TIERS={tiers_of(release)}"
-        if self.tier:
-            variables += f" TEST_TIER={self.tier}"
-        return (
-            f"{self.before}{variables} .venv/bin/python -m pytest -q -rsf --tb=short --durations=8"
-            f" -p no:cacheprovider --timeout={SECONDS} {words}{some}"
-        )
+    @property
+    def tiers(self) -> str:
+        """The letters of the tiers that it must have; "" if nobody knows."""
+        return tiers_of(self.release) if self.image else ""
+
+    def run(self, command: str, parameters: str = "") -> Ended:
+        """``command`` (of bash, in the checkout) under it. Raises NoGuestError."""
+        if self.image:
+            return run(self.image, command, seconds=SECONDS, parameters=parameters)
+        return _run_here(command)
 
 
-def _kernel(*names: str) -> tuple[str, ...]:
-    return tuple(f"kernel/test_{name}.py" for name in names)
+def _run_here(command: str) -> Ended:
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Ended(done.returncode, done.stdout, time.monotonic() - began, cpu)
 
 
-KERNEL = Part(
-    "kernel",
-    _kernel(
-        "accounting", "calls", "endings", "lifecycle", "midstream", "modes", "other_callers",
-        "processes", "slots", "tables", "unread", "vectors", "verifier",
-    ),
-    # Long by their number of bytes or of loads; the tests of a table of connections are not.
-    ("one_thread_reads_and_another_writes", "the_kernel_lacks", "one_refused_program",
-     "rejected_program", "a_needed_program", "two_readers"),
-    before=".venv/bin/otelauto doctor && ",
-)  # fmt: skip
-CALLS = Part("calls", _kernel("calls", "endings", "system_calls"), tier="C")
-# "tiers" has every tier of the kernel at once.
-SERVICES = Part(
-    "services",
-    (
-        "e2e/test_servers.py::test_every_exchange_is_one_true_span[python-http.server]",
-        "e2e/test_servers.py::test_every_exchange_is_one_true_span[nginx-static]",
-        "e2e/test_tiers.py::test_the_same_exchanges_are_the_same_spans[go-net/http]",
-        "e2e/test_lifecycle.py::test_by_executable_name_of_what_starts_later",
-    ),
-)
-PARTS = (KERNEL, SERVICES, CALLS)  # the longest first
-# Of the last kernel that was asked for only.
-LOCKED = Part("locked", ("vm/locked_down.py",), parameters="lockdown=confidentiality")
-
-
-def tiers_of(release: str) -> str:
-    """The letters of the tiers that a kernel of Debian's has; "A" came with 6.3."""
-    numbers = re.match(r"(\d+)\.(\d+)", release)
-    new = numbers is not None and (int(numbers[1]), int(numbers[2])) >= FIRST_WITH_A
-    return "ABC" if new else "BC"
+def find(word: str) -> Kernel:
+    """The kernel that a word of the command line means; raises NoGuestError."""
+    if word == HERE:
+        return Kernel(os.uname().release, None)
+    image = find_kernel(word)
+    return Kernel(image.name.removeprefix("vmlinuz-"), image)
 
 
 @dataclass(frozen=True)
 class Row:
     """What became of a part under one kernel; ``problem`` is "" when all is well."""
 
-    release: str
-    part: str
+    kernel: Kernel
+    part: Part
     tier: str
     counts: dict[str, int]
     ended: Ended
-    problem: str
+    problem: str = ""
 
     def __str__(self) -> str:
-        numbers = [f"{self.counts.get(name, 0):>7}" for name in ("passed", "failed", "skipped")]
+        bad = sum(self.counts.get(name, 0) for name in ("failed", "error", "errors"))
+        numbers = (self.counts.get("passed", 0), bad, self.counts.get("skipped", 0))
         times = f"{self.ended.seconds:>6.0f} {self.ended.cpu:>6.0f}"
-        return f"{self.release:<28} {self.part:<9} {self.tier:<49} {' '.join(numbers)} {times}"
+        release = self.kernel.release + ("" if self.kernel.image else " (here)")
+        return (
+            f"{release:<28} {self.part.name:<9} {self.tier:<49}"
+            f" {' '.join(f'{number:>7}' for number in numbers)} {times}  {self.problem}"
+        ).rstrip()
+
+    def skips(self) -> set[str]:
+        """Why tests were skipped."""
+        lines = self.ended.output.splitlines()
+        return {line.partition(SKIPPED)[2] for line in lines if SKIPPED in line}
+
+    def failures(self) -> list[str]:
+        """Which tests failed."""
+        return BAD.findall(self.ended.output)
 
 
-def examine(image: Path, part: Part) -> Row:
+HEAD = (
+    f"{'kernel':<28} {'tests':<9} {'tier':<49}"
+    f" {'passed':>7} {'failed':>7} {'skipped':>7} {'s':>6} {'CPU s':>6}"
+)
+
+
+def examine(kernel: Kernel, part: Part) -> Row:
     """Run a part of the tests under one kernel."""
-    release = image.name.removeprefix("vmlinuz-")
+    command = part.command(kernel.tiers, SLOWER if kernel.image else 1)
     try:
-        command = part.command(release)
-        ended = run(image, command, seconds=SECONDS, parameters=part.parameters)
+        ended = kernel.run(command, part.parameters)
     except NoGuestError as error:
-        print(f"{release}, {part.name}: {error}", flush=True)
-        return Row(release, part.name, "-", {}, Ended(None, "", 0.0, 0.0), str(error))
-    row = _judge(release, part, ended)
+        print(f"{kernel.release}, {part.name}: {error}", flush=True)
+        return Row(kernel, part, "-", {}, Ended(None, "", 0.0, 0.0), "it does not boot")
+    row = _judge(kernel, part, ended)
     output = f"\n{ended.output}" if row.problem else ""
-    print(f"{release}, {part.name}: {row.problem or 'passed'}{output}", flush=True)
+    said = f"{row.problem or 'passed'}, {ended.seconds:.0f} s"
+    print(f"{kernel.release}, {part.name}: {said}{output}", flush=True)
     return row
 
 
-def _judge(release: str, part: Part, ended: Ended) -> Row:
+def _judge(kernel: Kernel, part: Part, ended: Ended) -> Row:
     lines = ended.output.rstrip().splitlines()
     counts = {kind: int(number) for number, kind in COUNTS.findall(lines[-1] if lines else "")}
     tier = TIER.search(ended.output)
-    named = tier[1] if tier else "-" if part is LOCKED else ", ".join(tiers_of(release))
-    problem = ""
+    named = tier[1] if tier else "-" if part is LOCKED else ", ".join(kernel.tiers)
+    row = Row(kernel, part, named, counts, ended)
     if ended.code is None:
-        problem = f"not done after {ended.seconds:.0f} s"
-    elif ended.code or not counts.get("passed"):
-        problem = f"exit code {ended.code}"
-    return Row(release, part.name, named, counts, ended, problem)
+        return replace(row, problem=f"not done after {ended.seconds:.0f} s")
+    if ended.code or not counts.get("passed"):
+        return replace(row, problem=f"exit code {ended.code}")
+    if row.skips() - MAY_BE_SKIPPED:
+        return replace(row, problem="skipped what must not be")
+    return row
 
 
-def main(releases: list[str]) -> int:
-    """As many guests at once as there are processors; a guest has one."""
+def jobs_of(kernels: list[Kernel], names: set[str]) -> list[tuple[Kernel, Part]]:
+    """What is to be run, the longest first; the parts of these names only, if there are any."""
+    jobs = [(kernel, part) for part in PARTS for kernel in kernels if part.is_for(kernel.release)]
+    emulated = [kernel for kernel in kernels if kernel.image]
+    jobs += [(kernel, LOCKED) for kernel in emulated[-1:]]
+    return [(kernel, part) for kernel, part in jobs if not names or part.name in names]
+
+
+def check(jobs: list[tuple[Kernel, Part]], guests: int) -> int:
+    """Run parts under kernels, ``guests`` at once; a guest has one processor."""
     began = time.monotonic()
-    try:
-        images = [find_kernel(release) for release in releases or ["newest"]]
-    except NoGuestError as error:
-        print(error)
-        return 1
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        jobs = [(image, part) for part, image in itertools.product(PARTS, images)]
-        jobs.append((images[-1], LOCKED))
+    with ThreadPoolExecutor(guests) as pool:
         rows = list(pool.map(examine, *zip(*jobs, strict=True)))
-    heads = " ".join(f"{name:>7}" for name in ("passed", "failed", "skipped"))
-    print(f"{'kernel':<28} {'tests':<9} {'tier':<49} {heads} {'s':>6} {'CPU s':>6}")
-    for row in sorted(rows, key=lambda row: releases_order(row, images)):
-        print(row)
-    for reason in sorted({reason for row in rows for reason in reasons(row)}):
-        print(f"  skipped: {reason}")
-    print(f"{time.monotonic() - began:.0f} s, {sum(row.ended.cpu for row in rows):.0f} s of CPU")
+    kernels = list(dict.fromkeys(kernel for kernel, _ in jobs))
+    rows.sort(key=lambda row: kernels.index(row.kernel))
+    skips = sorted({f"{row.kernel.release}: {why}" for row in rows for why in row.skips()})
+    seconds, cpu = time.monotonic() - began, sum(row.ended.cpu for row in rows)
+    lines = [HEAD, *map(str, rows), *(f"  skipped: {skip}" for skip in skips)]
+    for row in rows:
+        lines += [f"{row.kernel.release}, {row.part.name}: {bad}" for bad in row.failures()]
+    lines.append(f"{seconds:.0f} s, {cpu:.0f} s of CPU")
+    print("\n".join(lines))
+    TABLE_OF_THIS.parent.mkdir(parents=True, exist_ok=True)
+    TABLE_OF_THIS.write_text("\n".join(lines) + "\n")
     return int(any(row.problem for row in rows))
 
 
-def releases_order(row: Row, images: list[Path]) -> tuple[int, str]:
-    """Kernels as they were asked for."""
-    return [image.name.removeprefix("vmlinuz-") for image in images].index(row.release), row.part
+def measure(kernels: list[Kernel], guests: int) -> int:
+    """Put what the verifier walks through under these kernels on record."""
+    known, fresh = read_table(TABLE.read_text()), defaultdict[str, Walked](dict)
+    with ThreadPoolExecutor(guests) as pool:
+        found = list(pool.map(_rows, kernels))
+    for kernel, text in zip(kernels, found, strict=True):
+        print(f"{kernel.release}:\n{text}", end="", flush=True)
+        for number, programs in read_table(f"\n{text}").items():
+            for name, instructions in programs.items():
+                # Of two kernels of one number the one where there is more to walk through.
+                fresh[number][name] = max(fresh[number].get(name, 0), instructions)
+    for number, programs in fresh.items():
+        measured = objects(programs)
+        left = {name: n for name, n in known[number].items() if not objects([name]) & measured}
+        known[number] = left | programs
+    TABLE.write_text(table(known))
+    return 0
 
 
-def reasons(row: Row) -> set[str]:
-    """Why tests were skipped, with the kernel."""
-    lines = [line for line in row.ended.output.splitlines() if "Unsupported:" in line]
-    return {f"{row.release}: {line.partition('Unsupported: ')[2]}" for line in lines}
+def _rows(kernel: Kernel) -> str:
+    ended = kernel.run(".venv/bin/python -m tests.kernel.verified")
+    if ended.code or not ended.output:
+        raise NoGuestError(f"{kernel.release}: exit code {ended.code}: {ended.output}")
+    return ended.output
+
+
+def main() -> int:
+    known = [part.name for part in (*PARTS, LOCKED)]
+    asked = argparse.ArgumentParser(prog="python -m tests.vm")
+    asked.add_argument("--rows", action="store_true", help="measure the rows of verifier.tsv")
+    asked.add_argument("--guests", type=int, default=min(2, os.cpu_count() or 1))
+    asked.add_argument("--part", action="append", default=[], choices=known, dest="parts")
+    asked.add_argument("kernels", nargs="+", metavar="RELEASE")
+    words = asked.parse_args()
+    try:
+        kernels = list(dict.fromkeys(map(find, words.kernels)))  # two words may mean one kernel
+        if words.rows:
+            return measure(kernels, words.guests)
+    except NoGuestError as error:
+        print(error)
+        return 1
+    return check(jobs_of(kernels, set(words.parts)), words.guests)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
