@@ -19,9 +19,9 @@ from tests.e2e.harness.servers import Server
 from tests.e2e.harness.traffic import TOTAL
 
 pytestmark = pytest.mark.e2e
-COUNTS = (333, 332, 332)
-WITH_TLS = (http2_clients.go, http2_clients.curl, http2_clients.nghttp)
-WITHOUT = (http2_clients.python_h2, http2_clients.curl, http2_clients.nghttp)
+# Who sends how many.
+WITH_TLS = {http2_clients.go: 333, http2_clients.curl: 332, http2_clients.nghttp: 332}
+WITHOUT = {http2_clients.python_h2: 640, http2_clients.curls: 25, http2_clients.nghttp: 332}
 # Their connections are proven by evidence, which may come too late for one of a single exchange.
 HAND_CIPHERTEXT_OVER = ("node-http2-tls", "hypercorn-fastapi-tls")
 UNPROVEN_MAX = 20
@@ -60,10 +60,11 @@ def test_every_exchange_is_one_true_span(
     server: Server, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     makers = WITH_TLS if server.tls else WITHOUT
+    assert sum(makers.values()) == TOTAL
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(servers.running(server, tmp_path))
         clients = []
-        for maker, count in zip(makers, COUNTS, strict=True):
+        for maker, count in makers.items():
             job = Job(tmp_path, running.port, server.tls, count, server.features)
             clients.append(stack.enter_context(maker(job)))
         watched = {client.name: client.process.pid for client in clients if client.process}

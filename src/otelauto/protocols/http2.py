@@ -459,7 +459,7 @@ class Http2Parser:
         self.finished.append(self._open.pop(number))
 
     def abandon(self) -> list[Entry]:
-        """The streams that are open, but for those whose end alone is missing: they are finished."""
+        """The streams that are open; those whose end alone is missing are finished instead."""
         for number, entry in list(self._open.items()):
             if self._is_whole(entry):
                 self._finish(number)

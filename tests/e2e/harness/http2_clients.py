@@ -114,62 +114,76 @@ def _waiting(process: Process) -> IO[bytes]:
     return stdin
 
 
+def _curl_options(job: Job, request: Planned) -> str:
+    """The part of a config file (curl(1), ``--config``) that makes curl send ``request``."""
+    lines = [
+        "silent",
+        "show-error",
+        "fail-early",
+        "insecure",
+        "max-time = 60",
+        "http2" if job.tls else "http2-prior-knowledge",
+        "output = /dev/null",
+        'write-out = "%{json}\\n"',
+        f'url = "{job.base}{request["path"]}"',
+        "head" if request["method"] == "HEAD" else f"request = {request['method']}",
+    ]
+    if request["body"]:
+        lines.append(f'data-binary = "@{job.body(request["body"])}"')
+    return "\n".join(lines) + "\n"
+
+
+def _curl_records(plan: Sequence[Planned], told: Sequence[Record]) -> list[Record]:
+    by_id = {request["id"]: request for request in plan}
+    found = []
+    for one in told:
+        assert one["http_version"] == "2"
+        request = by_id[one["url_effective"].rpartition("/")[2]]
+        found.append(_record(request, one["http_code"], one["size_download"], one["local_port"]))
+    return found
+
+
 @contextlib.contextmanager
 def curl(job: Job) -> Iterator[Client]:
-    """One curl; with TLS it has several requests at once.
-
-    Without, curl 7.88 begins more than one before it has sent the preface.
-    """
-    plan = {request["id"]: request for request in job.plan("c")}
-    common = f"""\
-silent
-show-error
-fail-early
-insecure
-max-time = 60
-{"http2" if job.tls else "http2-prior-knowledge"}
-output = /dev/null
-write-out = "%{{json}}\\n"
-"""
-    parts = []
-    for request in plan.values():
-        lines = [f'url = "{job.base}{request["path"]}"']
-        if request["method"] == "HEAD":
-            lines.append("head")
-        else:
-            lines.append(f"request = {request['method']}")
-        if request["body"]:
-            lines.append(f'data-binary = "@{job.body(request["body"])}"')
-        parts.append(common + "\n".join(lines) + "\n")
-    several = f"--parallel --parallel-max {AT_ONCE}" if job.tls else ""
-    words = f"curl --disable {several} --config -"
-    output = job.directory / "curl.out"
+    """One curl over TLS, several requests at once on the connections that it makes."""
+    plan, output = job.plan("c"), job.directory / "curl.out"
+    text = "next\n".join(_curl_options(job, request) for request in plan)
+    words = f"curl --disable --parallel --parallel-max {AT_ONCE} --config -".split()
     with (
         output.open("wb") as stdout,
         Process(
-            words.split(),
-            job.directory / "curl.err",
-            stdin=subprocess.PIPE,
-            stdout=stdout.fileno(),
+            words, job.directory / "curl.err", stdin=subprocess.PIPE, stdout=stdout.fileno()
         ) as process,
         _waiting(process) as stdin,
     ):
 
         def begin() -> None:
-            stdin.write("next\n".join(parts).encode())
+            stdin.write(text.encode())
             stdin.close()
 
         def finish() -> list[Record]:
             _wait(process)
-            told = read_lines(output)
-            assert {one["http_version"] for one in told} == {"2"}
-            by_id = {one["url_effective"].rpartition("/")[2]: one for one in told}
-            return [
-                _record(request, one["http_code"], one["size_download"], one["local_port"])
-                for request, one in ((plan[ident], one) for ident, one in by_id.items())
-            ]
+            return _curl_records(plan, read_lines(output))
 
         yield Client("curl", begin, finish, process)
+
+
+@contextlib.contextmanager
+def curls(job: Job) -> Iterator[Client]:
+    """A curl for each request: 7.88 does not use a connection without TLS again."""
+    plan = job.plan("c")
+
+    def one(request: Planned) -> Record:
+        command = ["curl", "--disable", "--config", "-"]
+        options = _curl_options(job, request).encode()
+        done = subprocess.run(command, input=options, stdout=subprocess.PIPE, check=True)
+        record: Record = json.loads(done.stdout)
+        return record
+
+    def finish() -> list[Record]:
+        return _curl_records(plan, [one(request) for request in plan])
+
+    yield Client("curl", lambda: None, finish, None)
 
 
 @contextlib.contextmanager
