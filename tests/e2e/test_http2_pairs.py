@@ -24,7 +24,7 @@ WITH_TLS = {http2_clients.go: 333, http2_clients.curl: 332, http2_clients.nghttp
 WITHOUT = {http2_clients.python_h2: 640, http2_clients.curls: 25, http2_clients.nghttp: 332}
 # Their connections are proven by evidence, which may come too late for one of a single exchange.
 HAND_CIPHERTEXT_OVER = ("node-http2-tls", "hypercorn-fastapi-tls")
-UNPROVEN_MAX = 20
+UNPROVEN_MAX = 5
 
 
 @pytest.fixture(scope="module", autouse=True)

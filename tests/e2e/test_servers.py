@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 GENEROUS_NS = 5_000_000 * PATIENCE
 # Their connections are proven by evidence, which may come too late for one of a single exchange.
 HAND_CIPHERTEXT_OVER = ("uvicorn-fastapi-tls", "node-https")
-UNPROVEN_MAX = 20
+UNPROVEN_MAX = 5
 
 
 @pytest.fixture(scope="module", autouse=True)
