@@ -5,7 +5,7 @@
 
 enum { WORKSPACES = 4 }; /* a CPU; a task in a probe may be preempted by another's */
 #define VECTORS_READ VECTORS_MAX_FUNCTIONS
-#define PARTS_MAX 1
+#define PARTS_MAX 32
 
 #include "abi.h"
 #include "contract.h"
@@ -107,6 +107,9 @@ INLINE void on_plaintext(struct session *s, __u64 address, __u32 length, enum di
 	}
 	if (c->verdict.mode == MODE_NOTHING)
 		return;
+	plan.user.address = address;
+	if (!offset)
+		look_at_beginning(c, &plan);
 	if (enter_turn(c, direction))
 		flags |= FLAG_TURN_START;
 	w = take_workspace();
@@ -120,13 +123,10 @@ INLINE void on_plaintext(struct session *s, __u64 address, __u32 length, enum di
 	w->segment.flags = flags;
 	w->segment.length = length;
 	w->segment.offset = offset;
-	plan.user.address = address;
 	want_bytes(c, &plan);
 	copy_segment(w, &plan);
 	c->captured[d] += w->segment.captured;
-	fill_segment(&w->segment, c, RECORD_SEGMENT, tid, now);
-	emit_record(w, sizeof(w->segment) + (w->segment.captured & (2 * CAPTURE_MAX - 1)),
-		    w->records++ % LOOK_EVERY == 0);
+	emit_segment(w, c, &plan, length, tid, now);
 	w->busy = 0;
 }
 

@@ -347,6 +347,28 @@ COLD void emit_parts(struct workspace *w, struct connection *c, struct segment_p
 	}
 }
 
+/* Emit what was copied of a segment, and where all of a connection is wanted the rest of it, too. */
+INLINE void emit_segment(struct workspace *w, struct connection *c, struct segment_plan *plan,
+			 __u32 length, tid_t tid, ktime_ns now)
+{
+	struct segment *s = &w->segment;
+	bool in_parts;
+
+	in_parts = s->captured == CAPTURE_MAX && length > CAPTURE_MAX &&
+		   PARTS_MAX > 1 && c->bits & CONNECTION_SETTLED &&
+		   c->verdict.mode == MODE_STREAM;
+	if (in_parts) {
+		s->length = CAPTURE_MAX;
+		s->flags &= ~(FLAG_TRUNCATED | FLAG_TAIL);
+		__builtin_memset(s->tail, 0, sizeof(s->tail));
+	}
+	fill_segment(s, c, RECORD_SEGMENT, tid, now);
+	emit_record(w, sizeof(*s) + (s->captured & (2 * CAPTURE_MAX - 1)),
+		    w->records++ % LOOK_EVERY == 0);
+	if (in_parts)
+		emit_parts(w, c, plan, tid, now);
+}
+
 /* `length` > 0 bytes passed on `sk`, in the context of the task that moved them. */
 INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, __u32 unread,
 		      enum workspace_slot slot)
@@ -362,7 +384,6 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	tgid_t tgid = ids >> 32;
 	tid_t tid = ids;
 	struct segment *s;
-	bool in_parts;
 	ktime_ns now;
 
 	if (!w || !shared)
@@ -394,19 +415,7 @@ INLINE int on_segment(struct sock *sk, __u32 length, enum direction direction, _
 	want_bytes(c, &plan);
 	copy_segment(w, &plan);
 	c->captured[direction & 1] += s->captured;
-	in_parts = s->captured == CAPTURE_MAX && length > CAPTURE_MAX &&
-		   PARTS_MAX > 1 && c->bits & CONNECTION_SETTLED &&
-		   c->verdict.mode == MODE_STREAM;
-	if (in_parts) {
-		s->length = CAPTURE_MAX;
-		s->flags &= ~(FLAG_TRUNCATED | FLAG_TAIL);
-		__builtin_memset(s->tail, 0, sizeof(s->tail));
-	}
-	fill_segment(s, c, RECORD_SEGMENT, tid, now);
-	emit_record(w, sizeof(*s) + (s->captured & (2 * CAPTURE_MAX - 1)),
-		    w->records++ % LOOK_EVERY == 0);
-	if (in_parts)
-		emit_parts(w, c, &plan, tid, now);
+	emit_segment(w, c, &plan, length, tid, now);
 	return 0;
 }
 

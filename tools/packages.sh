@@ -21,3 +21,11 @@ install_packages() {
 	fetch_package_lists "$@"
 	add_packages "$@"
 }
+
+# debian_mirror: where this system has Debian's packages from.
+debian_mirror() {
+	local found
+	found=$(grep -hoE '^(URIs:|deb )[^#]*' /etc/apt/sources.list /etc/apt/sources.list.d/*.sources \
+		2> /dev/null | grep -oE '[a-z]+://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ' || true)
+	echo "${found:-https://deb.debian.org/debian}"
+}

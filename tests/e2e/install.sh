@@ -31,6 +31,7 @@ need wget wget
 need ip iproute2
 need prometheus prometheus
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
+[ -e /usr/include/microhttpd.h ] || packages+=(libmicrohttpd-dev)
 
 install_missing() {
 	fetch_package_lists "${packages[@]}"
@@ -58,6 +59,17 @@ stale() {
 
 if stale "$built/epoll" servers/c; then
 	cc -O2 -Wall -Wextra -pthread -o "$built/epoll" servers/c/epoll.c
+fi
+if stale "$built/microhttpd" servers/c; then
+	cc -O2 -Wall -Wextra -o "$built/microhttpd" servers/c/microhttpd.c -lmicrohttpd
+fi
+if [ ! -e "$built/openssl-1.1" ]; then
+	servers/nginx/openssl-1.1.sh "$built/openssl-1.1"
+fi
+if stale "$built/jetty/Http2.class" servers/jetty; then
+	mvn -q -B -f servers/jetty/pom.xml -DoutputDirectory="$built/jetty" \
+		org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
+	javac -cp "$built/jetty/*" -d "$built/jetty" servers/jetty/Http2.java
 fi
 if stale "$built/java/Server.class" servers/java; then
 	javac -d "$built/java" servers/java/Server.java

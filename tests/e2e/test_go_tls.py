@@ -7,7 +7,10 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -15,24 +18,24 @@ import pytest
 from tests.certificates import self_signed
 from tests.e2e.harness import servers
 from tests.e2e.harness.process import Process, accepts, free_port
-from tests.kernel.recorder import RECEIVED, SENT, Recorder, Watched
+from tests.kernel.recorder import DEADLINE, RECEIVED, SENT, Recorder, Watched
 from tests.kernel.tls_child import is_plaintext, segments_in_order, text_of
 from tests.scale import SCALE
 from tests.unsupported import Unsupported
 
-from otelauto.abi import SegmentFlag
+from otelauto.abi import SEGMENT, RecordKind, Segment, SegmentFlag
 from otelauto.counters import Counters
 from otelauto.discover.elf import Image
 from otelauto.discover.go_tls import find_spots
 from otelauto.kernel.capture import Wanted
 from otelauto.kernel.go_probes import KEY, GoProbes
-from otelauto.kernel.uprobes import Link
+from otelauto.kernel.uprobes import Link, Spot
 from otelauto.plaintext import Plaintext
 
 pytestmark = pytest.mark.e2e
 PROGRAM = servers.BUILT / "tlsecho"
-WORKERS = 4
-CYCLES = 500 * SCALE
+WORKERS, PROGRAMS = 2, 4
+CYCLES = 500 * SCALE  # of all programs
 SIZES = (1, 100, 4096, 5000, 16_384, 40_000)
 
 
@@ -85,9 +88,13 @@ def recorder() -> Iterator[Recorder]:
 
 
 def wait_for_new_exchange(server: Echo) -> None:
-    """One that began after this was called: all but one a worker are."""
-    count = server.exchanges()
-    server.process.wait_for(lambda: server.exchanges() > count + WORKERS, "exchanges go on")
+    """One that began after this was called: all but one a worker are.
+
+    It is asked all the time: to be answered takes about as long as an exchange.
+    """
+    count, deadline = server.exchanges(), time.monotonic() + DEADLINE
+    while server.exchanges() <= count + WORKERS:
+        assert time.monotonic() < deadline, f"exchanges do not go on: {server.process.stderr()}"
 
 
 def probes_of(recorder: Recorder) -> GoProbes:
@@ -98,10 +105,14 @@ def probes_of(recorder: Recorder) -> GoProbes:
     return go
 
 
+def places() -> list[Spot]:
+    with Image(str(PROGRAM)) as image:
+        return find_spots(image)
+
+
 def attach(recorder: Recorder, pid: int) -> Link:
     recorder.capture.watch(pid)
-    with Image(str(PROGRAM)) as image:
-        return probes_of(recorder).link(pid, str(PROGRAM), find_spots(image))
+    return probes_of(recorder).link(pid, str(PROGRAM), places())
 
 
 def calls_of(recorder: Recorder, pid: int) -> int:
@@ -183,20 +194,38 @@ def test_a_session_that_was_there_before(recorder: Recorder, tmp_path: Path) -> 
 
 @pytest.mark.timeout(600 * SCALE)
 def test_programs_live_while_probes_come_and_go(recorder: Recorder, tmp_path: Path) -> None:
-    """Under load, with stacks that move; the program checks each of its exchanges itself."""
-    with echo(tmp_path, WORKERS) as server:
-        before = text_of(server.pid, PROGRAM.name)
-        seen = 0
-        for _ in range(CYCLES):
-            with closing(attach(recorder, server.pid)):
-                wait_for_new_exchange(server)
-            recorder.drain()
-            seen += sum(len(one.pieces) for one in sessions(recorder))
-            recorder.connections.clear()
-        wait_for_new_exchange(server)
-        assert text_of(server.pid, PROGRAM.name) == before
-        assert server.process.popen.poll() is None
-    assert seen >= CYCLES, "probes were hit each time"
+    """Under load, with stacks that move; a program checks each of its exchanges itself.
+
+    To take probes out the kernel waits, for all who are waiting in the same time: so there are
+    several programs, which are attached to and left together.
+    """
+    go, spots, seen = probes_of(recorder), places(), Counter[int]()
+    directories = [tmp_path / str(number) for number in range(PROGRAMS)]
+    for directory in directories:
+        directory.mkdir()
+
+    def count(view: memoryview) -> None:
+        if view[0] == RecordKind.RECORD_SEGMENT:
+            seen[Segment(*SEGMENT.unpack_from(view)).tgid] += 1
+
+    def cycle(server: Echo) -> None:
+        with closing(go.link(server.pid, str(PROGRAM), spots)):
+            wait_for_new_exchange(server)
+
+    with ExitStack() as stack:
+        programs = [stack.enter_context(echo(one, WORKERS)) for one in directories]
+        pool = stack.enter_context(ThreadPoolExecutor(PROGRAMS))
+        before = [text_of(server.pid, PROGRAM.name) for server in programs]
+        for server in programs:
+            recorder.capture.watch(server.pid)
+        for _ in range(CYCLES // PROGRAMS):
+            list(pool.map(cycle, programs))
+            recorder.capture.drain_records(count)
+        list(pool.map(wait_for_new_exchange, programs))
+        assert [text_of(server.pid, PROGRAM.name) for server in programs] == before
+        for server in programs:
+            assert server.process.popen.poll() is None
+            assert seen[server.pid] >= CYCLES // PROGRAMS, "probes were hit each time"
 
 
 def test_nothing_is_put_into_programs_that_check_their_code(

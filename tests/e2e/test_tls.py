@@ -25,6 +25,7 @@ class Client:
     library: str
     command: tuple[str, ...]
     words: Callable[[str], str]  # of its input for one address
+    read_as: str = ""  # the entry of the table of libraries, if it is called otherwise
     takes_endings: bool = True  # of answers that the server does not announce inside TLS
 
 
@@ -41,6 +42,13 @@ CLIENTS = (
         takes_endings=False,  # wget would ask again
     ),
     Client("crypto/tls", (str(servers.BUILT / "fetch"),), lambda url: f"{url}\n"),
+    Client(
+        "BoringSSL",
+        (sys.executable, str(servers.HERE / "clients" / "boringssl.py")),
+        lambda url: f"{url}\n",
+        read_as="OpenSSL",
+        takes_endings=False,  # an error to it
+    ),
 )
 
 
@@ -54,7 +62,7 @@ def test_every_request_of_a_client_is_one_true_span(client: Client, tmp_path: Pa
         assert stdin is not None
         with stdin, Rig(tmp_path, {"pids": [pid]}) as rig:
             libraries = rig.wait_for_target(pid)["tls"]["libraries"]  # curl has both
-            assert client.library in {one["library"] for one in libraries}
+            assert (client.read_as or client.library) in {one["library"] for one in libraries}
             assert {one["state"] for one in libraries} == {"attached"}
             paths = [
                 f"/{'close' if client.takes_endings and number % 50 == 0 else 'items'}/{number}"

@@ -25,11 +25,13 @@ from tests.kernel.tls_child import (
 )
 from tests.unsupported import Unsupported
 
-from otelauto.abi import Opening, ProcessEventKind, SegmentFlag
+from otelauto.abi import CaptureMode, Opening, ProcessEventKind, SegmentFlag
 from otelauto.counters import Counters
+from otelauto.flows.vocabulary import Verdict
 from otelauto.kernel.capture import Wanted
 from otelauto.plaintext import LINKS_REFUSED, Plaintext
 from otelauto.probe_cost import cost_of_a_call
+from otelauto.verdicts import put_verdict
 
 pytestmark = pytest.mark.kernel
 
@@ -154,6 +156,24 @@ def test_plaintext_and_its_socket(
         assert session.sequences == list(range(len(session.sequences)))
         assert len(session.openings) == 1, "proven before the first byte"
         check_socket(reading, server, client)
+
+
+def test_all_of_a_long_write_is_copied_where_the_first_bytes_ask_for_it(
+    reading: Reading, server: TlsServer
+) -> None:
+    verdict = Verdict(CaptureMode.MODE_STREAM, beginning=b"PRI * HT")
+    put_verdict(reading.recorder.capture, verdict)
+    reading.follow(server)
+    with server.connect(WRAP) as client:
+        client.sendall(b"PRI * HTTP/2.0")
+        server.run("tls.read(100)")
+        server.run(f"tls.write(bytes(range(250)) * {BLOCK // 250})")
+        session = reading.wait_for_bytes(SENT, BLOCK)
+    pieces = session.of(SENT)
+    assert segments_in_order([piece.segment for piece in pieces]) == BLOCK
+    assert session.payload(SENT) == bytes(range(250)) * (BLOCK // 250)
+    assert len(pieces) > 1
+    assert not any(piece.flags & SegmentFlag.FLAG_TRUNCATED for piece in pieces)
 
 
 TALK = """

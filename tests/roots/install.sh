@@ -15,9 +15,7 @@ command -v debootstrap > /dev/null || packages+=(debootstrap)
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || packages+=(debian-archive-keyring)
 [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 
-mirror=$(grep -hoE '^(URIs:|deb )[^#]*' /etc/apt/sources.list /etc/apt/sources.list.d/*.sources \
-	2> /dev/null | grep -oE '[a-z]+://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ' || true)
-mirror=${mirror:-https://deb.debian.org/debian}
+mirror=$(debian_mirror)
 
 make_root() {
 	rm -rf "$root"

@@ -194,6 +194,26 @@ def resets_and_goaway() -> Talk:
     )  # fmt: skip
 
 
+def ended_before_their_end() -> Talk:
+    """Who has all that was promised does not wait for END_STREAM."""
+    c, s, begins, answers = hello()
+    promises = ("content-length", "5")
+    ask = begins + c.head(1, asks("/1"), END_STREAM) + c.head(3, asks("/3", "HEAD"), END_STREAM)
+    ask += b"".join(c.head(n, asks(f"/{n}"), END_STREAM) for n in (5, 7, 9))
+    reply = answers + s.head(1, says(200, promises)) + data(1, b"whole")
+    reply += s.head(3, says(200, promises)) + s.head(5, says(204))
+    reply += s.head(7, says(200, promises)) + data(7, b"part")
+    reply += s.head(9, says(200, promises)) + data(9, b"who") + data(9, b"le")
+    resets = b"".join(frame(RST, 0, n, struct.pack("!I", 8)) for n in (1, 3, 5, 7))
+    return Talk(
+        "streams that end before their end",
+        ((CLIENT, ask), (SERVER, reply), (CLIENT, resets)),
+        (Fact("/1", 200, None, 5), Fact("/3", 200), Fact("/5", 204),
+         Fact("/7", 200, None, None, "aborted"), Fact("/9", 200, None, 5)),
+        CLIENT,
+    )  # fmt: skip
+
+
 def many_with_tables() -> Talk:
     """The same fields again and again, the table resized and overflowing."""
     c, s, begins, answers = hello()
@@ -285,6 +305,6 @@ TALKS = tuple(
     make()
     for make in (
         one_request, server_first, interleaved, padding_trailers_interim, resets_and_goaway,
-        many_with_tables, pushed, grpc_kinds, web_and_connect, unanswered,
+        ended_before_their_end, many_with_tables, pushed, grpc_kinds, web_and_connect, unanswered,
     )
 )  # fmt: skip

@@ -32,10 +32,11 @@ class TlsLibrary:
     calls: Mapping[str, TlsCall]
 
 
-# OpenSSL since 1.1.0; BoringSSL and LibreSSL have the same names and conventions.
+# OpenSSL since 1.1.0; BoringSSL and LibreSSL have the same names and conventions. Netty's native
+# library and the module of Python's curl_cffi have a BoringSSL inside, with its symbols.
 OPENSSL: Final = TlsLibrary(
     "OpenSSL",
-    re.compile(r"ssl"),
+    re.compile(r"ssl|netty_tcnative|^_wrapper\.abi3\."),
     {
         "SSL_read": TlsCall.TLS_READ,
         "SSL_read_ex": TlsCall.TLS_READ_OUT,

@@ -124,6 +124,8 @@ class Multiplexed:
             self.finish("aborted", segment)
 
     def finish(self, reason: str, segment: Segment | None) -> None:
-        """Publish what is left, incomplete for ``reason``."""
-        for entry in self.parser.abandon():
+        """Publish what is left, incomplete for ``reason`` if anything of it lacks."""
+        left = self.parser.abandon()
+        self._hand_on()
+        for entry in left:
             self._publish(self.parser, entry, entry.incomplete or reason)

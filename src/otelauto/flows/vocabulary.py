@@ -159,10 +159,15 @@ class Likeness(enum.Enum):
 
 
 class Segment(Protocol):
-    """What a parser may know of the last bytes of a stream: where they begin and who moved them."""
+    """What a parser may know of the last bytes of a stream: where they begin, who moved them, when.
+
+    ``time`` is in ns of CLOCK_BOOTTIME.
+    """
 
     @property
     def offset(self) -> int: ...
+    @property
+    def time(self) -> int: ...
     @property
     def tgid(self) -> int: ...
     @property

@@ -440,15 +440,29 @@ class Http2Parser:
 
     def _abort(self, number: int, entry: Entry, code: int) -> None:
         self._unsure = True
-        entry.incomplete = "aborted"
-        entry.request.reset = code
+        if not self._is_whole(entry):
+            entry.incomplete = "aborted"
+            entry.request.reset = code
         self._finish(number)
+
+    def _is_whole(self, entry: Entry) -> bool:
+        """Whether a stream that goes no further was whole; if so it is marked as that."""
+        response = entry.response
+        if response is None or not http2_message.is_all_there(entry.request, response):
+            return False
+        response.complete = True
+        response.end_ns = self._segment.time
+        entry.incomplete = None
+        return True
 
     def _finish(self, number: int) -> None:
         self.finished.append(self._open.pop(number))
 
     def abandon(self) -> list[Entry]:
-        """The streams that are open."""
+        """The streams that are open; those whose end alone is missing are finished instead."""
+        for number, entry in list(self._open.items()):
+            if self._is_whole(entry):
+                self._finish(number)
         left, self._open = list(self._open.values()), {}
         return left
 

@@ -11,27 +11,29 @@ from otelauto.protocols.http_message import HttpMessage
 
 _VERSION = "2"
 _STATUS_DIGITS = 3
+_WITHOUT_CONTENT = (204, 304)
+_LENGTH_DIGITS = 19
 
 
 @dataclass(slots=True)
 class Http2Message(HttpMessage):
     """One half of a stream. ``call`` is of the request: the remote procedure call it carries.
 
-    ``reset`` is the error code that ended the stream, -1 without one.
+    ``declared`` is the length that a response's head gave its content, -1 without one; ``reset``
+    the error code that ended the stream, -1 without one.
     """
 
     call: grpc.Call | None = None
     messages: grpc.Messages | None = None
     has_body: bool = False
-    declared_empty: bool = False
+    declared: int = -1
     reset: int = -1
 
     def body_size(self) -> int | None:
         """The content of all DATA frames; ``None`` where some may be missing or there is none."""
         if not self.complete or self.inexact:
             return None
-        return self.wire_size if self.has_body or self.declared_empty else None
-
+        return self.wire_size if self.has_body or self.declared == 0 else None
 
 def status_of(fields: dict[bytes, bytes]) -> int:
     """The status of a response, 0 if it is not known."""
@@ -73,13 +75,26 @@ def response(message: Http2Message, block: Block, asked: Http2Message) -> None:
     message.truncated = block.cut
     message.unknown = block.unknown
     message.status = status_of(block.fields)
-    message.declared_empty = block.fields.get(b"content-length") == b"0"
+    length = block.fields.get(b"content-length", b"")
+    message.declared = int(length) if length.isdigit() and len(length) < _LENGTH_DIGITS else -1
     call = asked.call
     if call is None:
         return
     call.take(block.fields)
     if call.kind.prefixed:
         message.messages = call.answered = grpc.Messages()
+
+
+def is_all_there(asked: Http2Message, answer: Http2Message) -> bool:
+    """Whether nothing but the end of the stream lacks: by what a head promises, no more will come.
+
+    Clients may then reset the stream or close the connection without waiting for that end.
+    """
+    if answer.inexact or asked.call is not None:
+        return False
+    if asked.method == b"HEAD" or answer.status in _WITHOUT_CONTENT:
+        return True
+    return 0 <= answer.declared == answer.wire_size
 
 
 def trailers(block: Block, asked: Http2Message) -> None:

@@ -71,7 +71,8 @@ class Client:
         head = [(":method", request["method"]), (":scheme", "http"), (":path", request["path"]),
                 (":authority", "127.0.0.1"), ("user-agent", "h2-client")]  # fmt: skip
         self._h2.send_headers(number, head, end_stream=not request["body"])
-        self._open[number] = {**request, "status": 0, "response_bytes": 0}
+        port = self._socket.getsockname()[1]
+        self._open[number] = {**request, "status": 0, "response_bytes": 0, "local_port": port}
         if request["body"]:
             self._unsent[number] = request["body"]
 

@@ -94,7 +94,22 @@ def _epoll(*options: str) -> Callable[[int, Path], list[str | Path]]:
     return command
 
 
-def _nginx(configuration: str, *, tls: bool = False) -> Callable[[int, Path], list[str | Path]]:
+def _jetty(port: int, _: Path) -> list[str | Path]:
+    classes = f"{BUILT / 'jetty'}:{BUILT / 'jetty'}/*"
+    return ["java", "-Xmx128m", "-cp", classes, "Http2", str(port)]
+
+
+def _hypercorn_tls(port: int, directory: Path) -> list[str | Path]:
+    cert, key = certificate(directory)
+    words = ["--certfile", cert, "--keyfile", key, "--bind", f"127.0.0.1:{port}"]
+    return [sys.executable, "-m", "hypercorn", *words, "fastapi_app:application"]
+
+
+def _nginx(
+    configuration: str, *, tls: str = "", program: str | Path = "nginx"
+) -> Callable[[int, Path], list[str | Path]]:
+    """``tls`` is what is said of it where it listens."""
+
     def command(port: int, directory: Path) -> list[str | Path]:
         filled = {
             "@PORT@": str(port), "@DIR@": str(directory), "@LOG@": str(directory / "access.log"),
@@ -102,7 +117,7 @@ def _nginx(configuration: str, *, tls: bool = False) -> Callable[[int, Path], li
         }  # fmt: skip
         if tls:
             cert, key = certificate(directory)
-            filled["@SSL@"] = " ssl"
+            filled["@SSL@"] = f" {tls}"
             filled["@CERTIFICATE@"] = f"ssl_certificate {cert}; ssl_certificate_key {key};"
         for name in (configuration, "common.conf"):
             text = (SERVERS / "nginx" / name).read_text()
@@ -110,7 +125,7 @@ def _nginx(configuration: str, *, tls: bool = False) -> Callable[[int, Path], li
                 text = text.replace(mark, value)
             (directory / name).write_text(text)
         _make_files(directory / "files")
-        return ["nginx", "-p", directory, "-c", directory / configuration]
+        return [program, "-p", directory, "-c", directory / configuration]
 
     return command
 
@@ -131,6 +146,8 @@ def _make_files(directory: Path) -> None:
 MULTIPATH = {"GODEBUG": "multipathtcp=2"}  # what Go 1.24 and newer does by default on listeners
 SINGLE_PATH = {"GODEBUG": "multipathtcp=0"}
 APPLICATION = {"PYTHONPATH": str(PYTHON)}
+OPENSSL_1_1 = BUILT / "openssl-1.1"  # of an older distribution, and an nginx that was built with it
+LIBRARIES = "lib/x86_64-linux-gnu"
 
 ALL = (
     Server("python-http.server", _python("http_server.py")),
@@ -160,7 +177,15 @@ ALL = (
 # ciphertext and give it back (asyncio, Node's own OpenSSL inside its program).
 TLS = (
     Server("python-http.server-tls", _python("http_server.py"), tls=True),
-    Server("nginx-static-tls", _nginx("static.conf", tls=True), ANSWERS_EARLY, tls=True),
+    Server("nginx-static-tls", _nginx("static.conf", tls="ssl"), ANSWERS_EARLY, tls=True),
+    Server(
+        "nginx-openssl-1.1-tls",
+        _nginx("static.conf", tls="ssl", program=OPENSSL_1_1 / "usr" / "sbin" / "nginx"),
+        ANSWERS_EARLY,
+        {"LD_LIBRARY_PATH": f"{OPENSSL_1_1}/usr/{LIBRARIES}:{OPENSSL_1_1}/{LIBRARIES}"},
+        tls=True,
+    ),
+    Server("gnutls-microhttpd-tls", _built("microhttpd"), tls=True),
     Server("gunicorn-flask-tls", _gunicorn_tls, NO_PIPELINING, APPLICATION, tls=True),
     Server("uvicorn-fastapi-tls", _uvicorn_tls, env=APPLICATION, tls=True),
     Server("node-https", _node("http.js"), tls=True),
@@ -172,6 +197,14 @@ TLS = (
 HTTP2 = (
     Server("go-h2c", _built("h2c"), env=MULTIPATH),
     Server("node-http2", _node("http2.js")),
+)
+HTTP2_PAIRS = (
+    Server("nginx-static-tls", _nginx("static.conf", tls="ssl http2"), ANSWERS_EARLY, tls=True),
+    Server("node-http2-tls", _node("http2.js"), tls=True),
+    Server("go-net/http-tls", _built("nethttp"), env={**MULTIPATH, "HTTP2": "1"}, tls=True),
+    Server("hypercorn-fastapi-tls", _hypercorn_tls, env=APPLICATION, tls=True),
+    Server("rust-hyper", _built("hyper-server")),
+    Server("java-jetty", _jetty),
 )
 GRPC = (
     Server("go-grpc", _built("grpc"), env=SINGLE_PATH),
@@ -213,7 +246,8 @@ def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
     programs = (
         "client", "epoll", "fetch", "gin", "gorilla", "grpc", "h2c", "hyper-server", "nethttp",
-        "nethttp-pie", "nethttp-stripped", "tlsecho", "java/Server.class",
+        "microhttpd", "nethttp-pie", "nethttp-stripped", "openssl-1.1/usr/sbin/nginx", "tlsecho",
+        "java/Server.class", "jetty/Http2.class",
     )  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):

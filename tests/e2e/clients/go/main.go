@@ -2,7 +2,8 @@
 
 // Command client carries out a plan of requests with net/http and keeps a record.
 //
-// Usage: client PLAN LOG PORT, with PLAN and LOG in JSON lines as for raw.py.
+// Usage: client PLAN LOG PORT, with PLAN and LOG in JSON lines as for raw.py. It begins when its
+// standard input ends. With CLIENT_HTTP2 in its environment it takes no answer but by HTTP/2.
 package main
 
 import (
@@ -58,6 +59,11 @@ func scheme() string {
 	return "http"
 }
 
+func wantsHTTP2() bool {
+	_, found := os.LookupEnv("CLIENT_HTTP2")
+	return found
+}
+
 func newRequest(plan planned, port string) *http.Request {
 	var body io.Reader
 	text := []byte(strings.Repeat(plan.ID+".", plan.Body/(len(plan.ID)+1)+1)[:plan.Body])
@@ -108,6 +114,9 @@ func perform(client *http.Client, plan planned, port string) record {
 		log.Fatal(err)
 	}
 	response.Body.Close()
+	if wantsHTTP2() && response.ProtoMajor != 2 {
+		log.Fatal(plan.Path, " was answered by ", response.Proto)
+	}
 	result.Status, result.ResponseBytes = response.StatusCode, len(body)
 	result.ResponseFraming = framing(plan, response)
 	return result
@@ -116,6 +125,7 @@ func perform(client *http.Client, plan planned, port string) record {
 func newClient() *http.Client {
 	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true},
+		ForceAttemptHTTP2:  wantsHTTP2(),
 		DisableCompression: true, ExpectContinueTimeout: 10 * time.Second}}
 }
 
@@ -136,6 +146,9 @@ func readPlan(path string) (plans []planned) {
 
 func main() {
 	plans := readPlan(os.Args[1])
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		log.Fatal(err)
+	}
 	file, err := os.Create(os.Args[2])
 	if err != nil {
 		log.Fatal(err)

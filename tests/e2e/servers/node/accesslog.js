@@ -9,15 +9,16 @@ function watch(req, res) {
   const started = process.hrtime.bigint();
   let ended = started;
   const path = req.url;
+  const peer_port = req.socket.remotePort;
   let received = 0;
   let sent = 0;
   req.on("data", (data) => (received += data.length));
   const count = (data) => {
     if (data && typeof data !== "function" && req.method !== "HEAD") sent += Buffer.byteLength(data);
   };
+  let inside = false; // end() may call write() itself
   for (const name of ["write", "end"]) {
     const original = res[name];
-    let inside = false; // end() may call write() itself
     res[name] = function (data, ...rest) {
       if (!inside) {
         count(data);
@@ -36,7 +37,7 @@ function watch(req, res) {
     const duration_us = Number((ended - started) / 1000n);
     const line = {
       id: path.split("/").pop(), method: req.method, path, status: res.statusCode,
-      request_bytes: received, response_bytes: sent, duration_us,
+      request_bytes: received, response_bytes: sent, duration_us, peer_port,
     };
     fs.writeSync(fd, JSON.stringify(line) + "\n");
   });

@@ -23,10 +23,12 @@ class AccessLog:
         request_bytes: int,
         response_bytes: int,
         started_ns: int,
+        peer_port: int = 0,
     ) -> None:
         """``started_ns`` is ``time.monotonic_ns()`` when the server's own code got the request.
 
-        Byte counts are those of the bodies, after any transfer coding is undone.
+        Byte counts are those of the bodies, after any transfer coding is undone. ``peer_port`` 0:
+        the server does not tell.
         """
         line = {
             "id": path.rsplit("/", 1)[-1],
@@ -36,5 +38,6 @@ class AccessLog:
             "request_bytes": request_bytes,
             "response_bytes": response_bytes,
             "duration_us": (time.monotonic_ns() - started_ns) // 1000,
+            "peer_port": peer_port,
         }
         os.write(self._fd, json.dumps(line).encode() + b"\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A FastAPI application for uvicorn; ``application`` counts the bytes that really pass."""
+"""A FastAPI application for ASGI servers; ``application`` counts the bytes that really pass."""
 
 from __future__ import annotations
 
@@ -87,4 +87,5 @@ async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) 
         await send(message)
 
     await app(scope, counted_receive, counted_send)
-    LOG.write(scope["method"], scope["path"], code, received, sent, started_ns)
+    peer_port = scope["client"][1]
+    LOG.write(scope["method"], scope["path"], code, received, sent, started_ns, peer_port)

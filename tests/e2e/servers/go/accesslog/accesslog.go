@@ -6,9 +6,11 @@ package accesslog
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -21,6 +23,7 @@ type line struct {
 	RequestBytes  int    `json:"request_bytes"`
 	ResponseBytes int    `json:"response_bytes"`
 	DurationUs    int64  `json:"duration_us"`
+	PeerPort      int    `json:"peer_port"`
 }
 
 type countingWriter struct {
@@ -52,6 +55,18 @@ func (b *countingBody) Read(data []byte) (int, error) {
 	return n, err
 }
 
+func port(address string) int {
+	_, text, err := net.SplitHostPort(address)
+	if err != nil {
+		panic(err)
+	}
+	number, err := strconv.Atoi(text)
+	if err != nil {
+		panic(err)
+	}
+	return number
+}
+
 // Wrap appends to the file named by ACCESS_LOG what next serves.
 func Wrap(next http.Handler) http.Handler {
 	file, err := os.OpenFile(os.Getenv("ACCESS_LOG"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
@@ -73,6 +88,6 @@ func Wrap(next http.Handler) http.Handler {
 		mutex.Lock()
 		defer mutex.Unlock()
 		encoder.Encode(line{path.Base(r.URL.Path), r.Method, r.URL.Path, writer.status,
-			body.received, sent, time.Since(started).Microseconds()})
+			body.received, sent, time.Since(started).Microseconds(), port(r.RemoteAddr)})
 	})
 }

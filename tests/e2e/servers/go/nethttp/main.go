@@ -2,7 +2,7 @@
 
 // Command nethttp serves the test service with net/http's own mux. Usage: nethttp PORT
 //
-// With TLS_CERT and TLS_KEY in its environment it serves HTTP/1 over TLS.
+// With TLS_CERT and TLS_KEY in its environment it serves HTTP/1 over TLS, with HTTP2 HTTP/2, too.
 package main
 
 import (
@@ -23,7 +23,9 @@ func main() {
 	mux.HandleFunc("/status/", service.Status)
 	server := &http.Server{Addr: "127.0.0.1:" + os.Args[1], Handler: accesslog.Wrap(mux)}
 	if cert, found := os.LookupEnv("TLS_CERT"); found {
-		server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+		if _, found := os.LookupEnv("HTTP2"); !found {
+			server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+		}
 		log.Fatal(server.ListenAndServeTLS(cert, os.Getenv("TLS_KEY")))
 	}
 	log.Fatal(server.ListenAndServe())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The test service on hyper. Usage: hyper-server PORT; access log in $ACCESS_LOG.
+//! The test service on hyper, in HTTP/1 and HTTP/2. Usage: hyper-server PORT; access log in $ACCESS_LOG.
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::body::{to_bytes, Bytes};
+use hyper::server::conn::AddrStream;
 use hyper::service::{make_service_fn, service_fn};
 use hyper::{Body, Method, Request, Response, Server};
 
@@ -59,11 +60,15 @@ async fn answer(method: &Method, path: &str, body: Bytes) -> (Response<Body>, us
         }
         _ => format!("item {}\n", segments.last().unwrap_or("")).into(),
     };
-    let sent = if method == Method::HEAD { 0 } else { content.len() };
+    if method == Method::HEAD { // in HTTP/2 hyper would send what it is given
+        response = response.header("content-length", content.len());
+        return (response.body(Body::empty()).expect("valid parts"), 0);
+    }
+    let sent = content.len();
     (response.body(Body::from(content)).expect("valid parts"), sent)
 }
 
-async fn handle(request: Request<Body>, log: Arc<File>) -> Result<Response<Body>, hyper::Error> {
+async fn handle(request: Request<Body>, log: Arc<File>, peer: u16) -> Result<Response<Body>, hyper::Error> {
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -72,7 +77,8 @@ async fn handle(request: Request<Body>, log: Arc<File>) -> Result<Response<Body>
     let (response, sent) = answer(&method, &path, body).await;
     let line = format!(
         "{{\"id\": \"{}\", \"method\": \"{method}\", \"path\": \"{path}\", \"status\": {}, \
-         \"request_bytes\": {received}, \"response_bytes\": {sent}, \"duration_us\": {}}}\n",
+         \"request_bytes\": {received}, \"response_bytes\": {sent}, \"duration_us\": {}, \
+         \"peer_port\": {peer}}}\n",
         path.rsplit('/').next().unwrap_or(""),
         response.status().as_u16(),
         started.elapsed().as_micros(),
@@ -86,9 +92,11 @@ async fn main() {
     let port: u16 = std::env::args().nth(1).expect("port").parse().expect("port");
     let path = std::env::var("ACCESS_LOG").expect("ACCESS_LOG");
     let log = Arc::new(OpenOptions::new().append(true).create(true).open(path).expect("log"));
-    let make = make_service_fn(move |_connection| {
-        let log = Arc::clone(&log);
-        async move { Ok::<_, Infallible>(service_fn(move |request| handle(request, Arc::clone(&log)))) }
+    let make = make_service_fn(move |connection: &AddrStream| {
+        let (log, peer) = (Arc::clone(&log), connection.remote_addr().port());
+        async move {
+            Ok::<_, Infallible>(service_fn(move |request| handle(request, Arc::clone(&log), peer)))
+        }
     });
     let server = Server::bind(&SocketAddr::from(([127, 0, 0, 1], port)));
     server.tcp_nodelay(true).serve(make).await.expect("server");
