@@ -23,7 +23,16 @@ from otelauto.abi import Segment
 from otelauto.counters import Counters
 from otelauto.flows import meanings
 from otelauto.flows.stream import ByteStream
-from otelauto.flows.vocabulary import Desync, Entry, Likeness, Message, Parser, Recognizer, Role
+from otelauto.flows.vocabulary import (
+    Change,
+    Desync,
+    Entry,
+    Likeness,
+    Message,
+    Parser,
+    Recognizer,
+    Role,
+)
 
 OUTSTANDING_MAX = 1024  # requests without a response
 HELD_MAX = 64
@@ -244,8 +253,20 @@ class Conversation:
         """The response to the oldest request is whole."""
         request = self._pending[0].request
         over = request.complete or (request.open_ended and request.may_be_over)
-        if over or self.parser.upgraded:
+        if over and not self.parser.upgraded:
             self._pop()
+
+    def change(self) -> Change | None:
+        """The protocol has changed: what reads on, ``None`` if nothing does.
+
+        It takes the exchange that changed it along; else that one is over, and published.
+        """
+        change = self.parser.change(self._pending[0])
+        if change is None:
+            self._pop()
+        else:
+            self._pending.popleft()
+        return change
 
     def _pop(self) -> None:
         """Publish the oldest exchange, which is whole; hold it back while in doubt."""
@@ -289,7 +310,8 @@ class Conversation:
 
     def stalled(self, segment: Segment) -> None:
         """On a connection whose close leaves no record: a response in progress is over."""
-        if self.responses.message is not None:
+        message = self.responses.message
+        if message is not None and not message.lasting:
             self.responses.stream.ended = True
             self.ended(segment)
 
