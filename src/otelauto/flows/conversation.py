@@ -259,13 +259,15 @@ class Conversation:
     def change(self) -> Change | None:
         """The protocol has changed: what reads on, ``None`` if nothing does.
 
-        It takes the exchange that changed it along; else that one is over, and published.
+        It takes the exchange that changed it along; else that one is over, and published. What was
+        read behind it as requests was not of this protocol any more.
         """
         change = self.parser.change(self._pending[0])
         if change is None:
             self._pop()
         else:
             self._pending.popleft()
+        self._pending.clear()
         return change
 
     def _pop(self) -> None:
@@ -333,5 +335,9 @@ class Conversation:
             if not self._certain:
                 entry.response = None  # it may be another's
             self._publish(self.parser, entry, reason)
+            if reason == "lost" and entry.request.may_upgrade and self._pending:
+                # What follows it may be of another protocol.
+                self._counters.add(meanings.EXCHANGES_UNCONFIRMED, len(self._pending))
+                self._pending.clear()
         self._drop_held()
         self.requests.message = self.responses.message = None
