@@ -21,7 +21,7 @@ need java default-jre-headless
 need javac default-jdk-headless
 need mvn maven
 need cargo cargo
-need fcgiwrap fcgiwrap
+compgen -G '/usr/sbin/php-fpm*' > /dev/null || packages+=(php-fpm)
 need wrk wrk
 need h2load nghttp2-client
 need nghttpd nghttp2-server

@@ -209,6 +209,11 @@ def running(server: Server, directory: Path) -> Iterator[Running]:
         yield Running(port, process, log, upstream, upstream_log)
 
 
+def php_fpm() -> Path:
+    """The program; its name has the version of PHP in it."""
+    return max(Path("/usr/sbin").glob("php-fpm*"))
+
+
 def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
     programs = (
