@@ -62,16 +62,21 @@ def test_a_websocket_is_one_exchange_up_to_its_close_frame(view: str) -> None:
     assert duration.measures == "otelauto.http.upgrade.duration"
 
 
-def test_it_is_published_with_the_close_frame_and_once() -> None:
-    wire = opened()
+def test_it_is_published_with_the_second_close_frame_and_once() -> None:
+    wire = opened().send(SERVER, close(1000))
+    end = wire.time
+    wire.send(CLIENT, frame(TEXT, b"late", MASK))
     reader = Reader().feed(wire.records).tick(wire.time + 3600 * SECOND_NS)
     assert not reader.exchanges
     at = len(wire.records)
-    wire.send(SERVER, close(1000))
+    wire.send(CLIENT, close(1001, MASK))
     reader.feed(wire.records[at:])
-    assert len(reader.exchanges) == 1
+    (exchange,) = reader.exchanges
+    assert exchange.end_ns == end
+    assert exchange.attributes["otelauto.websocket.close_code"] == 1000
+    assert exchange.attributes["otelauto.websocket.request.messages"] == 1
     at = len(wire.records)
-    wire.send(CLIENT, close(1000, MASK)).send(CLIENT, get("/a")).finish(CLIENT).close()
+    wire.send(CLIENT, get("/a")).finish(CLIENT).close()
     reader.feed(wire.records[at:]).tick(wire.time + SECOND_NS)
     reader.flows.close()
     assert len(reader.exchanges) == 1
@@ -101,6 +106,14 @@ def test_an_end_without_a_close_frame_is_flagged(view: str, finisher: str) -> No
     assert reader.counters.get(meanings.EXCHANGES_INCOMPLETE, "aborted") == 1
 
 
+@pytest.mark.parametrize("closer", [SERVER, CLIENT])
+def test_one_close_frame_is_enough(closer: str) -> None:
+    wire = opened().send(closer, close(1001, MASK if closer == CLIENT else None))
+    end = wire.time
+    exchange = one(wire.finish(closer).close())
+    assert (exchange.incomplete, exchange.end_ns) == (None, end)
+
+
 def test_the_end_of_otelauto_is_flagged() -> None:
     wire = opened().send(CLIENT, frame(TEXT, b"hi", MASK))
     reader = Reader().feed(wire.records)
@@ -116,7 +129,7 @@ def test_silence_on_a_unix_socket_ends_nothing() -> None:
     assert not reader.exchanges
     wire.records.clear()
     wire.time += 600 * SECOND_NS
-    reader.feed(wire.send(SERVER, close(1000)).records)
+    reader.feed(wire.send(SERVER, close(1000)).send(CLIENT, close(1000, MASK)).records)
     assert [e.incomplete for e in reader.exchanges] == [None]
 
 
@@ -156,7 +169,7 @@ def test_any_frames_in_any_pieces() -> None:
             for piece in pieces(said, cuts):
                 for at in range(0, len(piece), 16384):
                     wire.send(side, piece[at : at + 16384])
-        exchange = one(wire)
+        exchange = one(wire.close())
         assert exchange.incomplete is None
         for side, word in ((CLIENT, "request"), (SERVER, "response")):
             get = exchange.attributes.get
@@ -172,9 +185,9 @@ def test_little_of_each_segment_is_enough_for_the_end() -> None:
         wire = opened(heads=Heads(WANT, WANT, b"-"))
         for side, said in writes:
             wire.send(side, said)
-        exchange = one(wire)
-        assert exchange.incomplete is None
-        assert exchange.end_ns == wire.time
+        end = wire.time
+        exchange = one(wire.close())
+        assert (exchange.incomplete, exchange.end_ns) == (None, end)
         for side, word in ((CLIENT, "request"), (SERVER, "response")):
             get = exchange.attributes.get
             found = tuple(get(f"otelauto.websocket.{word}.{what}") for what in ("messages", "size"))
@@ -294,3 +307,19 @@ def test_after_lost_records_http2_is_found_again() -> None:
         whole = {e.path for e in found if e.incomplete is None}
         assert {"/37", "/39"} <= whole, lost
         assert whole <= {"/a", None, *(f"/{n}" for n in range(3, 41, 2))}
+
+
+def test_bytes_recorded_before_the_response_that_they_follow() -> None:
+    """One thread reads, another writes: a frame may be recorded before the 101 that allowed it."""
+    wire = Wire().open().send(CLIENT, ASKS).send(CLIENT, frame(TEXT, b"hi", MASK))
+    wire.send(SERVER, SAYS).send(CLIENT, close(1000, MASK)).close()
+    assert one(wire).attributes["otelauto.websocket.request.messages"] == 1
+
+
+def test_requests_behind_one_that_might_have_changed_the_protocol() -> None:
+    asked = (
+        get("/a", *UPGRADE) + request("POST", "/b", b"Content-Length: 2", body=b"xy") + get("/c")
+    )
+    wire = Wire().open().send(CLIENT, asked).send(SERVER, bare(204)).send(SERVER, bare(204) * 2)
+    wire.send(CLIENT, get("/d")).send(SERVER, bare(204))
+    assert [(e.path, e.incomplete) for e in read(wire)] == [(f"/{n}", None) for n in "abcd"]

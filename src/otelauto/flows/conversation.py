@@ -177,8 +177,10 @@ class Conversation:
         return stream.end > stream.position
 
     def _read_requests(self, segment: Segment) -> None:
-        half = self.requests
+        half, pending = self.requests, self._pending
         while self._at_next(half):
+            if pending and pending[-1].request.may_upgrade and pending[-1].response is None:
+                return  # what this is its response will tell
             message = self.parser.read(Role.REQUEST, half.stream, None)
             if message is None:
                 return
@@ -228,6 +230,8 @@ class Conversation:
             if half.message is None:
                 return
             parser.answered(entry.request, half.message, self.requests.stream)
+            if entry.request.may_upgrade and not parser.upgraded:
+                self._read_requests(segment)
 
     def _begin_partial(self, segment: Segment) -> bool:
         """A response to a request whose head is not whole: the server gave up on it."""

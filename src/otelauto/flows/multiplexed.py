@@ -125,5 +125,7 @@ class Multiplexed:
 
     def finish(self, reason: str, segment: Segment | None) -> None:
         """Publish what is left, incomplete for ``reason``."""
-        for entry in self.parser.abandon():
+        left = self.parser.abandon()
+        self._hand_on()
+        for entry in left:
             self._publish(self.parser, entry, entry.incomplete or reason)

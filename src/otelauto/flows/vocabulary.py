@@ -336,7 +336,10 @@ class MultiplexParser(Protocol):
         ...
 
     def abandon(self) -> list[Entry]:
-        """The exchanges that are open, oldest first. Nothing more will be read."""
+        """The exchanges that are open, oldest first. Nothing more will be read.
+
+        What turns out to be whole without more is ``finished``.
+        """
         ...
 
     def describe(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """WebSocket (RFC 6455): what passes behind the handshake belongs to the exchange that it is.
 
-Frames are followed for their ends: the first Close frame ends the exchange, and a connection that
-ends without one was broken off. Only beginnings of segments are copied. A frame header that is
-missing is not looked for; the place is found again at a segment that is frames from its first to
-its last byte, as those are that end a conversation. Payloads are passed over.
+Frames are followed for their ends: the first Close frame ends the exchange, which is published
+with the second one, or the end of the connection. One that ends without any was broken off.
+Only the beginnings of segments are copied. A frame header that is missing is not looked for; the
+place is found again at a segment that is frames from its first to its last byte, as those are that
+end a conversation. Payloads are passed over.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ Describe = Callable[[Side, tuple[Address, Address], Http1Message, Http1Message |
 class _Half:
     """One direction. ``left`` bytes of a payload are still to pass."""
 
-    __slots__ = ("is_data", "left", "lost", "messages", "role", "size", "whole")
+    __slots__ = ("closed", "is_data", "left", "lost", "messages", "role", "size", "whole")
 
     def __init__(self, role: Role) -> None:
         self.role = role
+        self.closed = False
         self.left = 0
         self.is_data = False  # the payload at hand is a message's
         self.lost = False
@@ -55,7 +57,8 @@ class _Half:
 class WebSocketParser:
     """A connection behind its handshake, which is the one exchange on it."""
 
-    __slots__ = ("_code", "_describe", "_entry", "_halves", "_opened_ns", "finished", "unmatched",
+    __slots__ = ("_closed", "_code", "_describe", "_entry", "_halves", "_opened_ns", "finished",
+                 "unmatched",
                  "upgraded")  # fmt: skip
 
     def __init__(self, entry: Entry, describe: Describe) -> None:
@@ -67,6 +70,7 @@ class WebSocketParser:
         self._describe = describe
         self._halves = {role: _Half(role) for role in Role}
         self._opened_ns: int = entry.response.end_ns
+        self._closed = False
         self._code = 0
 
     def begin(self, whole: tuple[bool, bool]) -> None:
@@ -98,7 +102,7 @@ class WebSocketParser:
             if opcode == _CLOSE and len(data) < header + length and not stream.hole():
                 return
             if opcode == _CLOSE:
-                self._close(data, header, header + length, stream)
+                self._close(half, data, header, header + length, stream)
             stream.skip(header)
             half.left, half.is_data = length, opcode in _DATA
             half.messages += is_final and half.is_data
@@ -125,26 +129,36 @@ class WebSocketParser:
         self._miss(self._halves[role])
         stream.skip(stream.end - stream.position)
 
-    def _close(self, frame: bytes, header: int, size: int, stream: Stream) -> None:
-        """A frame of ``size`` bytes ends the exchange; what follows it is the farewell."""
-        entry = self._entry
+    def _close(self, half: _Half, frame: bytes, header: int, size: int, stream: Stream) -> None:
+        """A Close frame of ``size`` bytes: the first of two is the end of the exchange."""
+        entry, half.closed = self._entry, True
         if entry is None:
             return
-        code = frame[header : min(header + 2, size)]
-        if frame[1] & _MASKED:
-            code = bytes(byte ^ key for byte, key in zip(code, frame[2:4], strict=False))
-        if len(code) == 2:
-            self._code = int.from_bytes(code)
-        last = min(stream.position + size, stream.end) - 1
-        entry.response.end_ns = stream.time_at(last)
+        if not self._closed:
+            self._closed = True
+            code = frame[header : min(header + 2, size)]
+            if frame[1] & _MASKED:
+                code = bytes(byte ^ key for byte, key in zip(code, frame[2:4], strict=False))
+            self._code = int.from_bytes(code) if len(code) == 2 else 0
+            last = min(stream.position + size, stream.end) - 1
+            entry.response.end_ns = stream.time_at(last)
+        if all(each.closed for each in self._halves.values()):
+            self._finish(entry)
+
+    def _finish(self, entry: Entry) -> None:
         self._entry = None
         self.finished.append(entry)
 
     def abandon(self) -> list[Entry]:
-        """The exchange, if no Close frame has passed."""
-        left = [] if self._entry is None else [self._entry]
+        """The exchange, if no Close frame has passed; with one it is over."""
+        entry = self._entry
+        if entry is None:
+            return []
+        if self._closed:
+            self._finish(entry)
+            return []
         self._entry = None
-        return left
+        return [entry]
 
     def describe(
         self,

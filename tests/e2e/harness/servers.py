@@ -173,6 +173,12 @@ HTTP2 = (
     Server("go-h2c", _built("h2c"), env=MULTIPATH),
     Server("node-http2", _node("http2.js")),
 )
+WEBSOCKET = (
+    Server("python-websockets", _python("websocket_server.py")),
+    Server("go-websocket", _built("websocket"), env=SINGLE_PATH),
+    Server("python-websockets-tls", _python("websocket_server.py"), tls=True),
+)
+EVENTS = Server("node-events", _node("events.js"))
 GRPC = (
     Server("go-grpc", _built("grpc"), env=SINGLE_PATH),
     Server("python-grpcio", _python("grpc_server.py")),
@@ -218,7 +224,7 @@ def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
     programs = (
         "client", "epoll", "fetch", "gin", "gorilla", "grpc", "h2c", "hyper-server", "nethttp",
-        "nethttp-pie", "nethttp-stripped", "tlsecho", "java/Server.class",
+        "nethttp-pie", "nethttp-stripped", "tlsecho", "websocket", "java/Server.class",
     )  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):
