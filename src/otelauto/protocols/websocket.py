@@ -174,7 +174,9 @@ class WebSocketParser:
         """
         said = self._describe(side, ends, request, response)
         attributes = said.attributes
-        attributes[_HANDSHAKE] = max(self._opened_ns - request.start_ns, 0) / 1e9
+        # The call that sent the 101 may have returned after the end was read in another thread.
+        opened_ns = min(self._opened_ns, response.end_ns) if response is not None else 0
+        attributes[_HANDSHAKE] = max(opened_ns - request.start_ns, 0) / 1e9
         for word, half in zip(("request", "response"), self._halves.values(), strict=True):
             if half.whole:
                 attributes[f"otelauto.websocket.{word}.messages"] = half.messages
