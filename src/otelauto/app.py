@@ -204,7 +204,7 @@ class App:
 
 def make_flows(config: Config, counters: Counters, publisher: Publisher) -> Flows:
     """The flows with every protocol, delivering to ``publisher``."""
-    settings = ProtocolSettings(capture_query=config.http.capture_query)
+    settings = ProtocolSettings(config.http.capture_query, config.http.named_operations)
     return Flows(
         protocols(settings),
         counters,

@@ -80,6 +80,7 @@ def suits(config: Config) -> bool:
         asked | named(config.metrics.include) <= known | RESOURCE.keys()
         and config.trace_printer == "disabled"
         and not config.noop
+        and not config.http.named_operations
         and not any(part.report_target or part.report_peer for part in metrics)
     )
 

@@ -414,6 +414,7 @@ class Publisher:
         """The service's last process is gone."""
         self.red.forget(service)
         self._routes.forget(service)
+        self._stages.bounded.forget(service)
         self._stages.existing_sdk.forget(service)
 
     def expire(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from otelauto.config import Config
 from otelauto.counters import Counters
+from otelauto.spans.bounded import Bounded
 from otelauto.spans.chain import Stage
 from otelauto.spans.existing_sdk import ExistingSdk, Mode
 from otelauto.spans.filter import Filters
@@ -29,6 +30,7 @@ class Stages:
     every: list[Stage]
     sampling: Sampling
     existing_sdk: ExistingSdk
+    bounded: Bounded
 
 
 def stages(
@@ -37,9 +39,11 @@ def stages(
     """The chain of ``config``. ``on_sdk`` is told of services whose SDK shows in their traffic."""
     as_2023 = config.naming == "2023"
     metrics = (config.otel_metrics_export, config.prometheus_export)
+    bounded = Bounded(counters, config.limits.operations_per_service)
     chain: list[Stage] = [
         Ids(),
         routes,
+        bounded,
         Select(
             report_target=any(part.report_target for part in metrics),
             report_peer=any(part.report_peer for part in metrics),
@@ -64,7 +68,7 @@ def stages(
         )
     sampling = make_sampling(config)
     chain.append(sampling)
-    return Stages(chain, sampling, existing_sdk)
+    return Stages(chain, sampling, existing_sdk, bounded)
 
 
 def make_sampling(config: Config) -> Sampling:

@@ -21,7 +21,7 @@ need java default-jre-headless
 need javac default-jdk-headless
 need mvn maven
 need cargo cargo
-need fcgiwrap fcgiwrap
+compgen -G '/usr/sbin/php-fpm*' > /dev/null || packages+=(php-fpm)
 need wrk wrk
 need h2load nghttp2-client
 need nghttpd nghttp2-server
@@ -80,7 +80,8 @@ if stale "$built/client" clients/go install.sh; then
 	touch "$built/client"
 fi
 if stale "$built/go-servers" servers/go install.sh; then
-	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./tlsecho ./h2c ./grpc &&
+	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./tlsecho ./h2c ./grpc \
+		./websocket &&
 		go build -mod=readonly -ldflags='-s -w' -o "$built/nethttp-stripped" ./nethttp &&
 		go build -mod=readonly -buildmode=pie -ldflags='-s -w -linkmode=external' \
 			-o "$built/nethttp-pie" ./nethttp)

@@ -6,18 +6,37 @@ Here: captured traffic; the rest is in :mod:`tests.fuzz.outside`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tests.fuzz import outside, river, serving
-from tests.wire.http2 import TALKS, End, asks, message, says
-from tests.wire.transcripts import TRANSCRIPTS
+from tests.wire.http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    TALKS,
+    End,
+    asks,
+    hello,
+    message,
+    says,
+)
+from tests.wire.http2 import frame as http2_frame
+from tests.wire.test_fastcgi import TALKS as FASTCGI_TALKS
+from tests.wire.transcripts import TRANSCRIPTS, answer, bare, get, post
+from tests.wire.websocket import PING, TEXT, close
+from tests.wire.websocket import frame as websocket_frame
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Reader, Wire
 
 from otelauto.abi import SegmentFlag
-from otelauto.flows.vocabulary import Desync, Exchange
+from otelauto.flows.vocabulary import Desync, Exchange, Likeness
 from otelauto.protocols import grpc
 from otelauto.protocols.hpack import Decoder
 from otelauto.protocols.http1_redact import redact
+from otelauto.protocols.http_operations import KINDS, definitions
+from otelauto.protocols.json_body import members
+from otelauto.protocols.opaque import Tls
+from otelauto.protocols.settings import ProtocolSettings
 
 ENDINGS = (
     SegmentFlag.FLAG_RECEIVE_ENDED,
@@ -103,7 +122,28 @@ def calls(data: bytes) -> None:
     grpc.kind_of(data, {})
 
 
-def _converse(data: bytes, conversations: list[tuple[tuple[str, bytes], ...]]) -> None:
+def others(data: bytes) -> None:
+    """The same of FastCGI, of what follows upgrades, and of bodies that are looked into."""
+    _converse(data, OTHERS, ProtocolSettings(operations=KINDS))
+
+
+def beginnings(data: bytes) -> None:
+    """The first bytes of a TLS connection; of a body that is JSON, or a document of GraphQL."""
+    recognizer = Tls()
+    for said in (data, b"\x16\x03\x01\x02\x00" + data):
+        assert recognizer.recognize(said, False) is Likeness.NO
+        assert recognizer.recognize(said, True) is not Likeness.MAYBE or len(said) < 6
+    text = data.decode("utf-8", "replace")
+    assert all(kind and len(name) <= len(text) for kind, name in definitions(text))
+    for each in (text, '{"a":' + text):
+        assert members(each, ("a", "query")).keys() <= {"a", "query"}
+
+
+def _converse(
+    data: bytes,
+    conversations: Sequence[tuple[tuple[str, bytes], ...]],
+    settings: ProtocolSettings | None = None,
+) -> None:
     source = _Input(data)
     options = source.byte()
     heads = Heads(source.byte() * 8, source.byte() * 8) if options & 1 else None
@@ -115,7 +155,7 @@ def _converse(data: bytes, conversations: list[tuple[tuple[str, bytes], ...]]) -
         for side in (CLIENT, SERVER)
     }
     done = {CLIENT: 0, SERVER: 0}
-    reader = Reader()
+    reader = Reader(settings or ProtocolSettings())
     for _ in range(OPERATIONS_MAX):
         if not source.left():
             break
@@ -125,6 +165,53 @@ def _converse(data: bytes, conversations: list[tuple[tuple[str, bytes], ...]]) -
     reader.flows.take_verdicts()
     for exchange in reader.exchanges:
         check(exchange)
+
+
+def _upgrades() -> list[tuple[tuple[str, bytes], ...]]:
+    c, s, begins, answers = hello()
+    mask = b"mask"
+    asks_websocket = get("/ws", b"Connection: Upgrade", b"Upgrade: websocket")
+    asks_http2 = get("/a", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c")
+    return [
+        (
+            (CLIENT, asks_websocket),
+            (SERVER, bare(101, b"Upgrade: websocket") + websocket_frame(TEXT, b"x" * 200)),
+            (CLIENT, websocket_frame(PING, b"p", mask) + websocket_frame(TEXT, b"y" * 9, mask)),
+            (SERVER, close(1000)),
+            (CLIENT, close(1000, mask)),
+        ),
+        (
+            (CLIENT, asks_http2),
+            (SERVER, bare(101, b"Upgrade: h2c") + answers + s.head(1, says(200))),
+            (CLIENT, begins + c.head(3, asks("/b"), END_STREAM)),
+            (SERVER, http2_frame(DATA, END_STREAM, 1, b"hi")),
+            (SERVER, http2_frame(HEADERS, END_HEADERS | END_STREAM, 3, s.block(says(404)))),
+        ),
+    ]
+
+
+def _bodies() -> list[tuple[tuple[str, bytes], ...]]:
+    json, web = b"Content-Type: application/json", b"Content-Type: application/grpc-web+proto"
+    text = b"Content-Type: application/grpc-web-text"
+    stream = b"Content-Type: application/connect+json"
+    version = b"Connect-Protocol-Version: 1"
+    trailers = b"\x80\0\0\0\x10grpc-status: 5\r\n"
+    error = b'{"error":{"code":"not_found"}}'
+    turns = (
+        (post("/a", b'{"jsonrpc":"2.0","method":"a"}', json), b'{"error":{"code":-32601}}'),
+        (post("/b", b'{"query":"query A($x: Int) { a }"}', json), b"{}"),
+        (post("/s/C", message(5), web), message(7) + trailers),
+        (post("/s/D", b"AAAAAAA=", text), b"AAAAAAA="),
+        (post("/s/E", message(5), stream), message(9) + b"\2\0\0\0\x1e" + error),
+        (post("/s/F", b"{}", json, version), b'{"code":"unavailable"}'),
+    )
+    return [
+        ((CLIENT, asked), (SERVER, answer(503 if asked.startswith(b"POST /s/F") else 200, said)))
+        for asked, said in turns
+    ]
+
+
+OTHERS = [talk.turns for talk in FASTCGI_TALKS] + _upgrades() + _bodies()
 
 
 def _step(
@@ -177,6 +264,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "http2": http2,
     "header_blocks": header_blocks,
     "calls": calls,
+    "others": others,
+    "beginnings": beginnings,
     "records": records,
     "redaction": redaction,
     **outside.TARGETS,
@@ -201,6 +290,17 @@ def seeds(target: str) -> list[bytes]:
         fields = (asks("/a"), asks("/b", "POST", ("x", "y")), says(200, ("etag", "1")))
         blocks = [end.block(each)[:127] for end in ends for each in fields]
         return [bytes([len(block)]) + block for block in blocks]
+    if target == "beginnings":
+        hellos = (b"\x16\x03\x01\0\5\1", b"\x16\x03\x03\0\5\2", b"\x16\x03", b"\x16\2\0\0\0\1")
+        texts = (
+            '"x","query":"query A {a}"}',
+            "query A($x: [Int!] = [1]) @d(a: 1) { a }",
+            "[[{",
+            'subscription { a(x: """b""") } # c',
+            '{"a":{"b":[1,2]},"query":"\\ud800"',
+            "{a}",
+        )
+        return [*hellos, *(text.encode() for text in texts)]
     if target == "redaction":
         return [text for transcript in TRANSCRIPTS for _, text in transcript.turns]
     if target == "records":
@@ -212,7 +312,7 @@ def seeds(target: str) -> list[bytes]:
             found.append(b"".join(len(r).to_bytes(2, "big") + r for r in wire.records))
         return found
     steps = bytes([1, 120, 0, 120, 1, 40, 0, 200]) * 4
-    count = len(TALKS) if target == "http2" else len(TRANSCRIPTS)
+    count = len({"http2": TALKS, "others": OTHERS}.get(target, TRANSCRIPTS))
     return [
         bytes([options, 4, 4, number]) + steps
         for options in (0, 1, 2, 4)

@@ -77,6 +77,10 @@ SAMPLES = {
     "ebpf.bpf_fs_base_dir": (FILE_PATHS, FILE_PATHS),
     "ebpf.log_level": LEVELS,
     "http.capture_query": TRUTH,
+    "http.operations": (
+        ("graphql", "JSONRPC,graphql", "none"),
+        (("graphql",), ("jsonrpc", "graphql"), ("none",)),
+    ),
     "routes.patterns": (("/a/:b", "/c,/d/{e}", "/f"), (("/a/:b",), ("/c", "/d/{e}"), ("/f",))),
     "routes.unmatched": (("unset", "path", "wildcard"), ("unset", "path", "wildcard")),
     "prometheus_export.port": INTEGERS,
@@ -119,6 +123,7 @@ SAMPLES = {
     "internal_metrics.prometheus.port": INTEGERS,
     "internal_metrics.prometheus.path": (("/a", "/b", "/c"), ("/a", "/b", "/c")),
     "limits.routes_per_service": INTEGERS,
+    "limits.operations_per_service": INTEGERS,
     "limits.series_per_service": INTEGERS,
     "limits.series": (("20001", "20002", "20003"), (20001, 20002, 20003)),
     "limits.series_ttl": DURATIONS,

@@ -17,7 +17,8 @@ every = pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
 both_views = pytest.mark.parametrize("view", [SERVER, CLIENT])
 
 # Without the handshake nobody can know that this is a tunnel: HTTP inside it is HTTP.
-TUNNELS = ("WebSocket", "CONNECT tunnel")
+TUNNELS = ("WebSocket", "WebSocket broken off", "another protocol after an upgrade",
+           "CONNECT tunnel")  # fmt: skip
 INSIDE = "/inside"
 
 

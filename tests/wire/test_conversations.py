@@ -12,6 +12,7 @@ from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Reader, Wire, read
 
 from otelauto.abi import SegmentFlag
 from otelauto.flows import meanings
+from otelauto.flows.vocabulary import Family
 
 
 def facts(wire: Wire) -> list[tuple[object, ...]]:
@@ -269,3 +270,34 @@ def test_after_100_continue_the_body_comes_whatever_the_answer() -> None:
     wire.send(SERVER, answer(413)).send(CLIENT, b"12345").send(CLIENT, get("/b"))
     wire.send(SERVER, answer(200))
     assert [(t.status, t.request_size) for t in truths(read(wire))] == [(413, 5), (200, None)]
+
+
+def test_a_pause_ends_no_event_stream_even_where_no_close_would_be_seen() -> None:
+    """On a unix socket a silent response is taken for ended; events may be minutes apart."""
+    for media, ended in ((b"text/event-stream; charset=utf-8", False), (b"text/plain", True)):
+        wire = Wire(family=Family.UNIX, path=b"/run/a.sock").open().send(CLIENT, get("/a"))
+        wire.send(SERVER, bare(200, CHUNKED, b"Content-Type: " + media))
+        wire.send(SERVER, b"9\r\ndata: 1\n\n\r\n")
+        reader = Reader().feed(wire.records).tick(wire.time + 600 * SECOND_NS)
+        assert len(reader.exchanges) == ended
+        wire.records.clear()
+        wire.time += 600 * SECOND_NS
+        reader.feed(wire.send(SERVER, b"0\r\n\r\n").records).tick(wire.time + SECOND_NS)
+        assert [e.incomplete for e in reader.exchanges] == ["aborted" if ended else None]
+        if not ended:
+            assert reader.exchanges[0].end_ns == wire.time
+
+
+def test_an_event_stream_is_one_exchange_however_its_events_look() -> None:
+    event = b"data: HTTP/1.1 200 OK\n\ndata: GET /no HTTP/1.1\r\nHost: x\r\n\r\n"
+    chunk = b"%x\r\n" % len(event) + event + b"\r\n"
+    wire = Wire(heads=Heads()).open().send(CLIENT, get("/a"))
+    wire.send(SERVER, bare(200, CHUNKED, b"Content-Type: text/event-stream"))
+    for _ in range(500):
+        wire.time += SECOND_NS
+        wire.send(SERVER, chunk)
+    wire.send(SERVER, b"0\r\n\r\n").send(CLIENT, get("/b")).send(SERVER, answer(204))
+    first, second = read(wire)
+    assert (first.path, first.incomplete, second.path) == ("/a", None, "/b")
+    assert first.attributes["http.response.body.size"] == 500 * len(event)
+    assert first.end_ns - first.start_ns > 500 * SECOND_NS

@@ -156,3 +156,16 @@ def test_attributes() -> None:
         "server.address": "svc.example", "server.port": 8080, "user_agent.original": "test/1",
     }  # fmt: skip
     assert expected.items() <= exchange.attributes.items()
+
+
+@pytest.mark.parametrize(("length", "size"), [("40", 40), ("41", None), ("", None), ("x", None)])
+def test_an_application_that_does_not_read_the_end_of_the_body(
+    length: str, size: int | None
+) -> None:
+    """PHP stops at the length that it was told, and reads the empty record with what is next."""
+    told = {"CONTENT_LENGTH": length} if length else {}
+    asked = asks("/a", "POST", b"b" * 40, **told)
+    ending = record(STDIN, 1)
+    wire = Wire().open().send(CLIENT, asked[: -len(ending)]).send(SERVER, says("A: b", b"x"))
+    wire.send(CLIENT, ending + asks("/b")).send(SERVER, says("A: b", b"x"))
+    assert facts(read(wire)) == [Fact("/a", 200, size, 1), Fact("/b", 200, None, 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.wire.websocket import PING, PONG, TEXT, close, frame
 from tests.wire.wire import CLIENT, SERVER
 
 
@@ -67,6 +68,7 @@ V2 = (
 )
 SIXTEEN = [*range(400, 416)]
 LONG = b"data " * 60
+OPEN = bytes(4)  # a mask that hides nothing
 
 TRANSCRIPTS = (
     Transcript(
@@ -158,8 +160,25 @@ TRANSCRIPTS = (
     Transcript(
         "WebSocket",
         (c(get("/ws", b"Connection: Upgrade", b"Upgrade: websocket")),
-         s(bare(101, b"Upgrade: websocket")), c(b"\x81\x85GET /no HTTP/1.1\r\n\r\n"),
-         s(b"\x81\x05HTTP/1.1 200 OK\r\n\r\n"), c(get("/inside")), s(answer(200))),
+         s(bare(101, b"Upgrade: websocket") + frame(TEXT, b"HTTP/1.1 200 OK\r\n\r\n")),
+         c(frame(TEXT, b"GET /no HTTP/1.1\r\n\r\n", OPEN) + frame(PING, b"", b"abcd")),
+         s(frame(PONG) + frame(TEXT, answer(200) * 5)), c(frame(TEXT, get("/inside"), OPEN)),
+         c(close(1000, b"mask")), s(close(1000))),
+        (Truth("GET", "/ws", 101),),
+        SERVER,
+    ),
+    Transcript(
+        "WebSocket broken off",
+        (c(get("/ws", b"Connection: Upgrade", b"Upgrade: websocket")),
+         s(bare(101, b"Upgrade: websocket")), c(frame(TEXT, get("/inside"), OPEN)),
+         s(frame(TEXT, answer(200)))),
+        (Truth("GET", "/ws", 101, incomplete="aborted"),),
+        SERVER,
+    ),
+    Transcript(
+        "another protocol after an upgrade",
+        (c(get("/ws", b"Connection: Upgrade", b"Upgrade: another-protocol/1")),
+         s(bare(101, b"Upgrade: another-protocol/1")), c(get("/inside")), s(answer(200))),
         (Truth("GET", "/ws", 101),),
     ),
     Transcript(

@@ -120,6 +120,18 @@ class Http:
         kinds.BOOLEAN,
         "Put the query string of requests into spans (`url.query`). It may hold secrets.",
     )
+    operations: tuple[str, ...] = setting(
+        (),
+        kinds.words("graphql", "jsonrpc"),
+        "Read the bodies of HTTP/1 requests in JSON for the names of what they ask for: operations "
+        "of GraphQL, methods of JSON-RPC. Nothing else of a body is kept. Costs the fast lane.",
+        default_note="none",
+    )
+
+    @property
+    def named_operations(self) -> tuple[str, ...]:
+        """The kinds of ``operations``."""
+        return tuple(kind for kind in self.operations if kind != "none")
 
 
 @dataclass(frozen=True)
@@ -190,6 +202,11 @@ class Limits:
 
     routes_per_service: int = setting(
         100, kinds.integer(1, example=100), "Most learned or copied routes of a service."
+    )
+    operations_per_service: int = setting(
+        100,
+        kinds.integer(1, example=100),
+        "Most names that `http.operations` gives a service; what is beyond is `_OTHER`.",
     )
     series_per_service: int = setting(
         2000, kinds.integer(1, example=2000), "Most metric series of a service."

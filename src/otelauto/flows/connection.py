@@ -127,8 +127,7 @@ class Connection:
         self._candidates = [False, False]
         for stream in self.streams:
             stream.discard()
-        if self._recognizer is not None:
-            self._state = State.LOST
+        self._be_lost()
 
     def waits(self) -> bool:
         """Whether silence would finish something."""
@@ -212,9 +211,26 @@ class Connection:
         boundary: bool,
     ) -> None:
         conversation.received(role, segment, boundary)
-        if conversation.parser.upgraded:
-            conversation.finish("lost", None)
+        if isinstance(conversation, Conversation) and conversation.parser.upgraded:
+            self._change(conversation, segment)
+
+    def _change(self, conversation: Conversation, segment: Segment) -> None:
+        """Behind the response that was just read the protocol is another."""
+        change = conversation.change()
+        conversation.finish("lost", None)
+        if change is None:
             self._ignore("upgraded")
+            return
+        self._recognizer, self.carries = change.recognizer, change.name
+        streams = conversation.requests.stream, conversation.responses.stream
+        want = change.want, change.want
+        self._say(Verdict(CaptureMode.MODE_HEADS, want) if change.want else STREAM)
+        self._conversation = Multiplexed(
+            change.parser, streams, (True, True), self._publish,
+            self._copy_bulk if not change.want else lambda bulk: None, self._hub.counters,
+        )  # fmt: skip
+        for role in Role:
+            self._conversation.received(role, segment, False)
 
     def _seek_here(self, segment: Segment, payload: bytes, boundary: bool) -> None:
         """Look whether a conversation can be picked up with this segment."""
@@ -293,7 +309,7 @@ class Connection:
             self._endpoint = self._hub.endpoints.find_multiplexed(key, direction)
             self.pass_on(self._endpoint)
             self._conversation = Multiplexed(
-                recognizer, (requests, responses), (at_start, certain), self._publish,
+                recognizer.parser(), (requests, responses), (at_start, certain), self._publish,
                 self._copy_bulk, self._hub.counters,
             )  # fmt: skip
         else:
@@ -312,7 +328,7 @@ class Connection:
         self._desyncs += 1
         self._candidates = [False, False]
         if conversation is not None:
-            tunnel = conversation.may_be_tunnel()
+            tunnel = conversation.may_be_tunnel() or self._recognizer is None
             conversation.finish("lost", None)
             self._conversation = None
             if tunnel:
@@ -345,7 +361,7 @@ class Connection:
             self._say(GENEROUS)
 
     def _copy_bulk(self, bulk: bool) -> None:
-        """What overlaps is copied whole; but bulk data must not fill the ring."""
+        """What overlaps is copied whole, but bulk data must not fill the ring."""
         self._say(GENEROUS if bulk else STREAM)
 
     def _say(self, verdict: Verdict) -> None:
@@ -400,10 +416,17 @@ class Connection:
         self._hub.counters.add(meanings.DESYNCS)
         conversation.finish("lost", None)
         self._conversation = None
-        self._state = State.LOST
+        self._be_lost()
         self._candidates = [False, False]
         for stream in self.streams:
             stream.discard()
+
+    def _be_lost(self) -> None:
+        """The place is not known any more; not every protocol can be joined in the middle."""
+        if self._recognizer is not None:
+            self._state = State.LOST
+        elif self._state is State.FOLLOWING:
+            self._ignore("upgraded")
 
     def stalled(self, segment: Segment) -> None:
         """An AF_UNIX connection, whose close leaves no record, is as good as closed."""
@@ -437,27 +460,14 @@ class Connection:
             hub.counters.add(meanings.HEADS_TRUNCATED)
         if unknown := request.unknown + (response.unknown if response is not None else 0):
             hub.counters.add(meanings.FIELDS_UNKNOWN, unknown)
-        hub.deliver(
-            Exchange(
-                self.carries,
-                side,
-                self.cookie,
-                entry.tgid,
-                entry.tid,
-                request.start_ns,
-                max(end_ns, request.start_ns),
-                self.ends[0],
-                self.ends[1],
-                said.name,
-                said.attributes,
-                said.instruments,
-                said.path,
-                said.parent,
-                said.error,
-                incomplete,
-                (request.tcp_sequence, response.tcp_sequence if response is not None else 0),
-            )
-        )
+        sequences = request.tcp_sequence, response.tcp_sequence if response is not None else 0
+        exchange = Exchange(
+            self.carries, side, self.cookie, entry.tgid, entry.tid,
+            request.start_ns, max(end_ns, request.start_ns), *self.ends,
+            said.name, said.attributes, said.instruments, said.path, said.parent, said.error,
+            incomplete, sequences, said.bounded,
+        )  # fmt: skip
+        hub.deliver(exchange)
 
     def _learn(self, request: Message, response: Message, pipelined: bool) -> None:
         """Tell the endpoint of a whole exchange.

@@ -23,7 +23,16 @@ from otelauto.abi import Segment
 from otelauto.counters import Counters
 from otelauto.flows import meanings
 from otelauto.flows.stream import ByteStream
-from otelauto.flows.vocabulary import Desync, Entry, Likeness, Message, Parser, Recognizer, Role
+from otelauto.flows.vocabulary import (
+    Change,
+    Desync,
+    Entry,
+    Likeness,
+    Message,
+    Parser,
+    Recognizer,
+    Role,
+)
 
 OUTSTANDING_MAX = 1024  # requests without a response
 HELD_MAX = 64
@@ -168,8 +177,10 @@ class Conversation:
         return stream.end > stream.position
 
     def _read_requests(self, segment: Segment) -> None:
-        half = self.requests
+        half, pending = self.requests, self._pending
         while self._at_next(half):
+            if pending and pending[-1].request.may_upgrade and pending[-1].response is None:
+                return  # what this is its response will tell
             message = self.parser.read(Role.REQUEST, half.stream, None)
             if message is None:
                 return
@@ -219,6 +230,8 @@ class Conversation:
             if half.message is None:
                 return
             parser.answered(entry.request, half.message, self.requests.stream)
+            if entry.request.may_upgrade and not parser.upgraded:
+                self._read_requests(segment)
 
     def _begin_partial(self, segment: Segment) -> bool:
         """A response to a request whose head is not whole: the server gave up on it."""
@@ -244,8 +257,22 @@ class Conversation:
         """The response to the oldest request is whole."""
         request = self._pending[0].request
         over = request.complete or (request.open_ended and request.may_be_over)
-        if over or self.parser.upgraded:
+        if over and not self.parser.upgraded:
             self._pop()
+
+    def change(self) -> Change | None:
+        """The protocol has changed: what reads on, ``None`` if nothing does.
+
+        It takes the exchange that changed it along; else that one is over, and published. What was
+        read behind it as requests was not of this protocol any more.
+        """
+        change = self.parser.change(self._pending[0])
+        if change is None:
+            self._pop()
+        else:
+            self._pending.popleft()
+        self._pending.clear()
+        return change
 
     def _pop(self) -> None:
         """Publish the oldest exchange, which is whole; hold it back while in doubt."""
@@ -289,7 +316,8 @@ class Conversation:
 
     def stalled(self, segment: Segment) -> None:
         """On a connection whose close leaves no record: a response in progress is over."""
-        if self.responses.message is not None:
+        message = self.responses.message
+        if message is not None and not message.lasting:
             self.responses.stream.ended = True
             self.ended(segment)
 
@@ -311,5 +339,9 @@ class Conversation:
             if not self._certain:
                 entry.response = None  # it may be another's
             self._publish(self.parser, entry, reason)
+            if reason == "lost" and entry.request.may_upgrade and self._pending:
+                # What follows it may be of another protocol.
+                self._counters.add(meanings.EXCHANGES_UNCONFIRMED, len(self._pending))
+                self._pending.clear()
         self._drop_held()
         self.requests.message = self.responses.message = None

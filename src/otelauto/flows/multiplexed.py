@@ -14,7 +14,7 @@ from otelauto.abi import Segment
 from otelauto.counters import Counters
 from otelauto.flows import meanings
 from otelauto.flows.stream import ByteStream
-from otelauto.flows.vocabulary import Desync, Entry, MultiplexParser, Recognizer, Role
+from otelauto.flows.vocabulary import Desync, Entry, MultiplexParser, Role
 
 # So many bytes passed with fewer exchanges than that: bulk data.
 BULK_LOOK = 4 << 20
@@ -37,7 +37,7 @@ class Multiplexed:
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        parser: MultiplexParser,
         streams: tuple[ByteStream, ByteStream],
         whole: tuple[bool, bool],
         publish: Publish,
@@ -48,8 +48,8 @@ class Multiplexed:
 
         ``copy_bulk`` is told when mostly bulk data passes, and when that is over.
         """
-        self.parser: MultiplexParser = recognizer.parser()
-        self.parser.begin(whole)
+        self.parser = parser
+        parser.begin(whole)
         self._streams = {Role.REQUEST: streams[0], Role.RESPONSE: streams[1]}
         self._publish = publish
         self._counters = counters
@@ -124,7 +124,7 @@ class Multiplexed:
             self.finish("aborted", segment)
 
     def finish(self, reason: str, segment: Segment | None) -> None:
-        """Publish what is left, incomplete for ``reason`` if anything of it lacks."""
+        """Publish what is left, incomplete for ``reason``."""
         left = self.parser.abandon()
         self._hand_on()
         for entry in left:

@@ -11,7 +11,8 @@ DETECTING -> IGNORED     ciphertext, or nothing known within a few turns
 FOLLOWING -> LOST        Desync
 LOST -> FOLLOWING        a request was recognised
 LOST -> DETECTING        Desync again and again without one whole exchange; IGNORED the second time
-FOLLOWING -> IGNORED     the connection was upgraded to something else
+FOLLOWING -> IGNORED     the connection was upgraded to something that nobody reads, or the place is
+                         lost in something that cannot be joined in the middle
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ class Instrument:
     description: str
     buckets: tuple[float, ...]
     attributes: tuple[str, ...]
-    measures: str | None = None
+    # Not a matter of identity: what some exchanges are measured by may differ within one metric.
+    measures: str | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -117,6 +118,7 @@ class Exchange:
     # Raw TCP sequence numbers of the first byte of request and response: equal at both ends, the
     # evidence that links a client's exchange with the server's on one host. 0 when unknown.
     tcp_sequences: tuple[int, int] = (0, 0)
+    bounded: tuple[str, ...] = ()  # attributes whose values strangers choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class Description:
     path: str | None = None
     parent: TraceContext | None = None
     instruments: tuple[Instrument, ...] = field(default=())
+    bounded: tuple[str, ...] = ()
 
 
 class Likeness(enum.Enum):
@@ -236,6 +239,7 @@ class Message:
     endless: bool = False
     truncated: bool = False  # the head was longer than what was captured of it
     may_upgrade: bool = False  # a request after whose response the protocol may be another
+    lasting: bool = False  # a pause of any length is part of it
     inexact: bool = False  # records were lost meanwhile: claim no size
     unknown: int = 0  # fields that are there and could not be read
 
@@ -253,6 +257,20 @@ class Entry:
 
 
 M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What reads a connection on after one of its exchanges has changed the protocol.
+
+    ``parser`` has taken that exchange along and publishes it. ``recognizer`` can find a lost place
+    again; ``None``: nobody can. ``want``: bytes of each segment to be copied, 0: all.
+    """
+
+    name: str
+    parser: MultiplexParser
+    recognizer: Recognizer | None
+    want: int = 0
 
 
 class Parser(Protocol[M]):
@@ -288,6 +306,10 @@ class Parser(Protocol[M]):
         """The final ``response`` to ``request`` begins; ``stream`` carries the request."""
         ...
 
+    def change(self, entry: Entry) -> Change | None:
+        """Once ``upgraded``: what reads on after the exchange ``entry``; ``None``: nothing does."""
+        ...
+
     def describe(
         self, side: Side, ends: tuple[Address, Address], request: M, response: M | None
     ) -> Description:
@@ -319,7 +341,10 @@ class MultiplexParser(Protocol):
         ...
 
     def abandon(self) -> list[Entry]:
-        """The exchanges that are open, oldest first. Nothing more will be read."""
+        """The exchanges that are open, oldest first. Nothing more will be read.
+
+        What turns out to be whole without more is ``finished``.
+        """
         ...
 
     def describe(

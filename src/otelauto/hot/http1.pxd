@@ -83,6 +83,13 @@ cdef inline Span stripped(const uint8_t* begin, const uint8_t* end) noexcept nog
     return text
 
 
+cdef inline bint is_call(Span media) noexcept nogil:
+    """Whether a content type says that the body is that of a remote procedure call."""
+    if media.size >= 16 and memcmp(media.at, b"application/grpc", 16) == 0:
+        return True
+    return media.size >= 20 and memcmp(media.at, b"application/connect+", 20) == 0
+
+
 cdef inline bint take_field(
     Fields* fields, const uint8_t* name, uint32_t size, Span value, bint asks
 ) noexcept nogil:
@@ -113,6 +120,10 @@ cdef inline bint take_field(
     elif size == 6 and is_word(name, b"expect", 6):
         return False
     elif size == 7 and is_word(name, b"upgrade", 7):
+        return False
+    elif size == 12 and is_word(name, b"content-type", 12):
+        return not is_call(value)
+    elif size == 24 and is_word(name, b"connect-protocol-version", 24):
         return False
     return True
 

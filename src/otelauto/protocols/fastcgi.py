@@ -244,7 +244,11 @@ class FastCgiParser:
         self._open[number] = Entry(request, self._segment.tgid, self._segment.tid)
 
     def _on_end(self, number: int, entry: Entry, payload: bytes, time: int) -> None:
+        request: FastCgiMessage = entry.request
         response: FastCgiMessage = entry.response
+        # PHP reads no further than the length that it was told.
+        length = request.variables.get(b"CONTENT_LENGTH")
+        request.complete = request.complete or length == str(request.wire_size).encode()
         if response.head_complete:
             response.status = _status_of(response.head)
         response.complete = True

@@ -7,12 +7,14 @@ Sources: PROTOCOL-HTTP2.md and PROTOCOL-WEB.md of the gRPC project; the Connect 
 
 from __future__ import annotations
 
+import binascii
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from otelauto.flows.vocabulary import Address, Attributes, Description, Instrument, Side
 from otelauto.protocols.http1_describe import DURATION_BUCKETS, address_attributes
 from otelauto.protocols.http_message import HttpMessage
+from otelauto.protocols.json_body import Body, members
 from otelauto.protocols.url import split_authority, text
 
 # By number; the semantic conventions want the names.
@@ -26,11 +28,13 @@ _CLIENT_ERRORS = frozenset(CODES) - {
     "UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
 }  # fmt: skip
 _NUMBERS = {str(number).encode(): name for number, name in enumerate(CODES)}
+CONNECT_VERSION = b"connect-protocol-version"
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT_DIGITS_MAX = 8
 _MESSAGE_MAX = 256  # characters of a status message
 _PREFIX = 5  # compressed flag and length
 _TRAILER_FLAG = 0x80  # gRPC-Web: the message is the trailers
+_END_FLAG = 0x02  # Connect: the message is the end of the stream
 _TRAILERS_MAX = 1024
 _LABELS = ("rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type")
 _OTHER = "_OTHER"
@@ -53,16 +57,23 @@ INSTRUMENTS = {side: (_instrument(side),) for side in Side}
 
 @dataclass(slots=True)
 class Kind:
-    """How calls are carried. ``prefixed``: a body is messages, each behind flag and length."""
+    """How calls are carried. ``prefixed``: a body is messages, each behind flag and length.
+
+    ``last``: the flag of a message that is none but tells how the call ended. ``encoded``: all of a
+    body is in base64.
+    """
 
     system: str
     prefixed: bool
     web: bool = False
+    last: int = _TRAILER_FLAG
+    encoded: bool = False
 
 
 GRPC = Kind("grpc", prefixed=True)
 GRPC_WEB = Kind("grpc", prefixed=True, web=True)
-CONNECT_STREAM = Kind("connectrpc", prefixed=True)
+GRPC_WEB_TEXT = Kind("grpc", prefixed=True, web=True, encoded=True)
+CONNECT_STREAM = Kind("connectrpc", prefixed=True, last=_END_FLAG)
 CONNECT_UNARY = Kind("connectrpc", prefixed=False)
 
 
@@ -71,22 +82,28 @@ def kind_of(content_type: bytes, fields: dict[bytes, bytes]) -> Kind | None:
     if content_type.startswith(b"application/grpc"):
         if content_type[16:17] in (b"", b"+", b";"):
             return GRPC
+        if content_type.startswith(b"application/grpc-web-text"):
+            return GRPC_WEB_TEXT
         return GRPC_WEB if content_type.startswith(b"application/grpc-web") else None
     if content_type.startswith(b"application/connect+"):
         return CONNECT_STREAM
-    return CONNECT_UNARY if b"connect-protocol-version" in fields else None
+    return CONNECT_UNARY if CONNECT_VERSION in fields else None
 
 
 class Messages:
     """Counts the messages of one direction of a call.
 
     ``count`` and ``size`` (bytes of whole messages, without their prefixes) are ``exact`` until
-    bytes that tell are missing. ``trailers``: those of gRPC-Web, which are the last message.
+    bytes that tell are missing. ``trailers``: the last message of gRPC-Web and Connect, which tells
+    how the call ended.
     """
 
-    __slots__ = ("_foreign", "_left", "_prefix", "_trailing", "count", "exact", "size", "trailers")
+    __slots__ = (
+        "_foreign", "_last", "_left", "_prefix", "_trailing", "count", "exact", "size", "trailers",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Kind = GRPC) -> None:
+        self._last = kind.last
         self.count = 0
         self.size = 0
         self.exact = True
@@ -121,7 +138,7 @@ class Messages:
     def _begin(self, prefix: bytes) -> None:
         self._foreign = self._foreign or prefix[0] > 1
         self._left = int.from_bytes(prefix[1:])
-        self._trailing = prefix[0] & _TRAILER_FLAG != 0
+        self._trailing = prefix[0] & self._last != 0
         if not self._trailing:
             self.count += 1
             self.size += self._left
@@ -139,6 +156,36 @@ class Messages:
             self._left -= count
         else:
             self.exact = False
+
+
+class EncodedMessages(Messages):
+    """Messages in base64. Each may be encoded by itself, so padding may stand in the middle."""
+
+    __slots__ = ("_digits",)
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind)
+        self._digits = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next known bytes of a body."""
+        digits = self._digits + data
+        whole = len(digits) - len(digits) % 4
+        self._digits = digits[whole:]
+        for at in range(0, whole, 4):
+            try:
+                super().feed(binascii.a2b_base64(digits[at : at + 4], strict_mode=True))
+            except ValueError:
+                self.exact = False
+
+    def skip(self, count: int) -> None:
+        """What follows may begin anywhere."""
+        self.exact = False
+
+
+def messages(kind: Kind) -> Messages:
+    """A counter of the messages of one direction of a call."""
+    return EncodedMessages(kind) if kind.encoded else Messages(kind)
 
 
 def trailer_fields(trailers: bytes) -> dict[bytes, bytes]:
@@ -165,11 +212,12 @@ class Call:
     message: bytes = b""
     sent: Messages | None = None  # of the client
     answered: Messages | None = None
+    refusal: Body | None = None  # of a unary call of Connect
 
     def take(self, fields: dict[bytes, bytes]) -> None:
         """Trailers, or the head of a response that is both."""
         status = fields.get(b"grpc-status")
-        if status is not None:
+        if status:
             self.status = status
             self.message = fields.get(b"grpc-message", b"")
 
@@ -224,6 +272,11 @@ def _add_status(
     """Add the status; the name of what failed, ``None`` if nothing did or it is not known."""
     if call.kind.web and call.status is None and call.answered is not None:
         call.take(trailer_fields(call.answered.trailers))
+    if call.kind.system == CONNECT_UNARY.system:
+        said = _connect_status(response, call)
+        if said is not None:
+            attributes["rpc.response.status_code"] = said
+            return None if said == "OK" else said
     if call.status is not None:
         name = _NUMBERS.get(call.status, _OTHER)
         attributes["rpc.response.status_code"] = name
@@ -236,9 +289,31 @@ def _add_status(
     if response.status != 200:  # the answer of somebody who knows HTTP only
         attributes["http.response.status_code"] = response.status
         return str(response.status) if side is Side.CLIENT or response.status >= 500 else None
-    if call.kind is CONNECT_UNARY:
-        attributes["rpc.response.status_code"] = "OK"  # a unary error has another status
     return None
+
+
+def _connect_status(response: HttpMessage | None, call: Call) -> str | None:
+    """The status of a call of Connect, where it is known."""
+    if call.kind is CONNECT_UNARY:
+        if response is None or response.status == 200:
+            return None if response is None else "OK"  # a unary error has another status
+        body = call.refusal
+    else:
+        body = Body()
+        if call.answered is None or not call.answered.trailers:
+            return None
+        body.feed(call.answered.trailers)
+    error = members(body.text(), ("code", "error")) if body is not None else {}
+    if call.kind is CONNECT_STREAM:
+        nested = error.get("error")
+        if nested is None:
+            return "OK"
+        error = nested if isinstance(nested, dict) else {}
+    code = error.get("code")
+    if not isinstance(code, str):
+        return None
+    name = "CANCELLED" if code == "canceled" else code.upper()
+    return name if name in CODES else _OTHER
 
 
 def _add_measures(

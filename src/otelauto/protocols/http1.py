@@ -10,14 +10,24 @@ from __future__ import annotations
 
 from otelauto.flows.vocabulary import (
     Address,
+    Change,
     Description,
     Desync,
+    Entry,
     Likeness,
     Role,
     Side,
     Stream,
 )
-from otelauto.protocols import http1_describe, proxy_protocol, traceparent
+from otelauto.protocols import (
+    grpc,
+    h2c,
+    http1_describe,
+    http_operations,
+    proxy_protocol,
+    traceparent,
+    websocket,
+)
 from otelauto.protocols.http1_body import (
     Framing,
     Http1Message,
@@ -37,10 +47,13 @@ from otelauto.protocols.http1_head import (
     split_request_line,
     status_of,
 )
+from otelauto.protocols.http2 import Http2
+from otelauto.protocols.json_body import Body
 from otelauto.protocols.settings import ProtocolSettings
 
 _SWITCHING_PROTOCOLS = 101
 _NO_BODY = (204, 304)
+_EVENT_STREAM = b"text/event-stream"
 _HEADS = Heads()
 
 
@@ -77,11 +90,12 @@ class Http1:
 class Http1Parser:
     """One connection."""
 
-    __slots__ = ("_describer", "_proxied", "upgraded")
+    __slots__ = ("_describer", "_proxied", "_settings", "upgraded")
 
     def __init__(self, settings: ProtocolSettings) -> None:
         self.upgraded = False
         self._proxied: Address | None = None
+        self._settings = settings
         self._describer = http1_describe.Describer(settings)
 
     @property
@@ -99,7 +113,7 @@ class Http1Parser:
         if stream.position == 0 and not self._skip_prefix(stream):
             return None
         found = _head(stream)
-        return None if found is None else _request(stream, *found)
+        return None if found is None else _request(stream, *found, self._settings.operations)
 
     def _skip_prefix(self, stream: Stream) -> bool:
         """Pass a PROXY protocol prefix; ``False``: more bytes are needed."""
@@ -121,14 +135,14 @@ class Http1Parser:
         if stream.end <= stream.position or b"\n" not in stream.window():
             return None
         data = stream.window()
-        return _request(stream, data, len(data), truncated=True)
+        return _request(stream, data, len(data), True, ())
 
     def _read_response(self, stream: Stream, request: Http1Message) -> Http1Message | None:
         while True:
             found = _head(stream)
             if found is None:
                 return None
-            response = _response(stream, *found)
+            response = _response(stream, *found, request)
             if response.status >= 200 or response.status == _SWITCHING_PROTOCOLS:
                 break
             if response.truncated:
@@ -167,6 +181,18 @@ class Http1Parser:
         stream.rewind()
         leave_open(request)
 
+    def change(self, entry: Entry) -> Change | None:
+        """What a response with status 101 says."""
+        upgrade = entry.response.upgrade
+        if upgrade == websocket.NAME.encode():
+            parser = websocket.WebSocketParser(entry, self.describe)
+            return Change(websocket.NAME, parser, None, websocket.WANT)
+        if upgrade == h2c.UPGRADE:
+            http2 = Http2(self._settings)
+            following = h2c.parser_of(http2, entry)
+            return None if following is None else Change(http2.name, following, http2)
+        return None
+
     def describe(
         self,
         side: Side,
@@ -174,9 +200,18 @@ class Http1Parser:
         request: Http1Message,
         response: Http1Message | None,
     ) -> Description:
-        """Attributes by the semantic conventions of HTTP."""
+        """Attributes by the semantic conventions of HTTP, or of the call that it carries."""
+        if request.call is not None:
+            return grpc.describe(side, ends, request, response, request.call)
         client = self._proxied or ends[1]
-        return self._describer.describe(side, ends, client, request, response)
+        said = self._describer.describe(side, ends, client, request, response)
+        if isinstance(request.sink, Body):
+            answer = response.sink if response is not None else None
+            asked = http_operations.Asked(
+                request.sink, answer if isinstance(answer, Body) else None
+            )
+            said = http_operations.describe(said, side, asked, self._settings.operations)
+        return said
 
 
 def _head(stream: Stream) -> tuple[bytes, int, bool] | None:
@@ -214,7 +249,9 @@ def _frame(message: Http1Message, fields: Fields, truncated: bool) -> None:
         frame(message, fields)
 
 
-def _request(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1Message:
+def _request(
+    stream: Stream, lines: bytes, size: int, truncated: bool, operations: tuple[str, ...]
+) -> Http1Message:
     line, fields = _HEADS.split(_whole_lines(lines) if truncated else lines)
     parts = split_request_line(line)
     if parts is None and truncated:
@@ -233,22 +270,56 @@ def _request(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1M
     expect = fields.value(b"\nexpect:")
     continues = expect is not None and expect.lower() == b"100-continue"
     message.expects_continue = continues and not truncated
+    _look_into(message, fields, operations)
     stream.skip(size)
     _frame(message, fields, truncated)
     begin_body(message, stream)
     return message
 
 
-def _response(stream: Stream, lines: bytes, size: int, truncated: bool) -> Http1Message:
+def _look_into(message: Http1Message, fields: Fields, operations: tuple[str, ...]) -> None:
+    """Whether the request carries a call, or may name an operation: then its body is looked at."""
+    content_type = fields.value(b"\ncontent-type:") or b""
+    connect = fields.value(b"\nconnect-protocol-version:")
+    kind = grpc.kind_of(content_type, {} if connect is None else {grpc.CONNECT_VERSION: connect})
+    if kind is not None and kind is not grpc.GRPC:  # which HTTP/1 cannot carry
+        timeout = fields.value(b"\ngrpc-timeout:") or b""
+        message.call = grpc.Call(kind, timeout=timeout)
+        if kind.prefixed:
+            message.sink = message.call.sent = grpc.messages(kind)
+    elif operations and http_operations.may_ask(message.method, content_type):
+        message.sink = Body()
+
+
+def _response(
+    stream: Stream, lines: bytes, size: int, truncated: bool, request: Http1Message
+) -> Http1Message:
     line, fields = _HEADS.split(_whole_lines(lines) if truncated else lines)
     parts = status_of(line)
     if parts is None:
         raise Desync("not a status line")
     message = _message(Role.RESPONSE, stream, size)
     message.version, message.status = parts
+    if message.status == _SWITCHING_PROTOCOLS:
+        message.upgrade = (fields.value(b"\nupgrade:") or b"").lower()
+    message.lasting = (fields.value(b"\ncontent-type:") or b"").startswith(_EVENT_STREAM)
+    if request.call is not None:
+        _answer_call(message, fields, request.call)
+    elif isinstance(request.sink, Body):
+        message.sink = Body()
     stream.skip(size)
     _frame(message, fields, truncated)
     return message
+
+
+def _answer_call(response: Http1Message, fields: Fields, call: grpc.Call) -> None:
+    """The head of a response to ``call``, whose body may tell how it ended."""
+    names = (b"grpc-status", b"grpc-message")
+    call.take({name: fields.value(b"\n" + name + b":") or b"" for name in names})
+    if call.kind.prefixed:
+        response.sink = call.answered = grpc.messages(call.kind)
+    elif response.status != 200:
+        response.sink = call.refusal = Body()
 
 
 def _without_body(response: Http1Message) -> None:

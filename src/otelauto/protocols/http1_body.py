@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Protocol
 
 from otelauto.flows.vocabulary import Role, Stream
+from otelauto.protocols.grpc import Call
 from otelauto.protocols.http1_head import CONFLICT, Fields
 from otelauto.protocols.http_message import HttpMessage
 
@@ -31,8 +33,21 @@ class Chunk(enum.Enum):
     """Where in a chunked body the stream's position is."""
 
     SIZE = "size"
+    DATA = "data"  # on its way to the sink
     DATA_END = "data end"  # at the line end behind a chunk's data
     TRAILER = "trailer"
+
+
+class Sink(Protocol):
+    """Who wants to see a body."""
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes."""
+        ...
+
+    def skip(self, count: int) -> None:
+        """The next bytes are not known."""
+        ...
 
 
 @dataclass(slots=True)
@@ -46,6 +61,10 @@ class Http1Message(HttpMessage):
     body_start: int = 0
     decoded: int = 0  # sum of the chunk sizes so far
     chunk: Chunk = Chunk.SIZE
+    sink: Sink | None = None
+    left: int = 0  # bytes of the body, or of the chunk, that the sink is still to see
+    upgrade: bytes = b""  # what the protocol is after a response with status 101, lower case
+    call: Call | None = None  # of the request: the remote procedure call that it carries
 
     def body_size(self) -> int | None:
         """The exact size of the body; ``None`` where it is not known or there is none."""
@@ -91,7 +110,10 @@ def begin_body(message: Http1Message, stream: Stream) -> None:
     """The stream stands behind the head: go into the body, as far as bytes have passed."""
     message.body_start = stream.position
     if message.framing is Framing.LENGTH and message.declared:
-        stream.skip(message.declared)
+        if message.sink is None:
+            stream.skip(message.declared)
+        else:
+            message.left = message.declared
     advance(message, stream)
 
 
@@ -106,8 +128,9 @@ def advance(message: Http1Message, stream: Stream) -> None:
         if stream.ended:
             complete(message, stream)
     else:
+        _tell(message, stream)
         message.wire_size = min(stream.end, stream.position) - message.body_start
-        if stream.end >= stream.position:
+        if stream.end >= stream.position and not message.left:
             complete(message, stream)
 
 
@@ -117,7 +140,24 @@ def complete(message: Http1Message, stream: Stream) -> None:
     message.end_ns = stream.time_at(stream.position - 1)
 
 
+def _tell(message: Http1Message, stream: Stream) -> None:
+    """Show the sink what has passed of the bytes that are ``left``."""
+    sink = message.sink
+    while sink is not None and message.left and stream.end > stream.position:
+        data = stream.window()[: message.left]
+        count = len(data) or min(message.left, stream.end - stream.position)
+        if data:
+            sink.feed(data)
+        else:
+            sink.skip(count)
+        message.left -= count
+        stream.skip(count)
+
+
 def _swallow(message: Http1Message, stream: Stream) -> None:
+    if message.sink is not None:
+        message.left = max(stream.end - stream.position, 0)
+        _tell(message, stream)
     if stream.end > stream.position:
         stream.skip(stream.end - stream.position)
     message.wire_size = stream.position - message.body_start
@@ -131,7 +171,12 @@ def _advance_open(message: Http1Message, stream: Stream) -> None:
 
 def _advance_chunked(message: Http1Message, stream: Stream) -> None:
     while stream.end > stream.position and not message.complete:
-        if message.chunk is Chunk.DATA_END:
+        if message.chunk is Chunk.DATA:
+            _tell(message, stream)
+            moved = not message.left
+            if moved:
+                message.chunk = Chunk.DATA_END
+        elif message.chunk is Chunk.DATA_END:
             moved = _skip_data_end(message, stream)
         else:
             moved = _read_line(message, stream)
@@ -181,8 +226,11 @@ def _read_line(message: Http1Message, stream: Stream) -> bool:
         message.chunk = Chunk.TRAILER
     else:
         message.decoded += size
-        message.chunk = Chunk.DATA_END
-        stream.skip(size)
+        if message.sink is None:
+            message.chunk = Chunk.DATA_END
+            stream.skip(size)
+        else:
+            message.chunk, message.left = Chunk.DATA, size
     return True
 
 

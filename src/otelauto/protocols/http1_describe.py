@@ -42,9 +42,9 @@ _LABELS = {
 _SEEN_MAX = 4096
 
 
-def _instruments(side: Side) -> tuple[Instrument, ...]:
+def _instruments(side: Side, more: tuple[str, ...] = ()) -> tuple[Instrument, ...]:
     word = side.value
-    labels = _LABELS[side]
+    labels = _LABELS[side] + more
     return (
         Instrument(
             f"http.{word}.request.duration",
@@ -68,14 +68,18 @@ def _instruments(side: Side) -> tuple[Instrument, ...]:
 
 
 INSTRUMENTS = {side: _instruments(side) for side in Side}
+# Where operations are named.
+_OPERATIONS = ("graphql.operation.type", "graphql.operation.name")
+INSTRUMENTS_NAMED = {side: _instruments(side, _OPERATIONS) for side in Side}
 
 
 class Describer:
     """Writes the attributes of one connection's exchanges; what repeats is made once."""
 
-    __slots__ = ("_constant", "_constant_of", "_hosts", "_settings")
+    __slots__ = ("_constant", "_constant_of", "_hosts", "_instruments", "_settings")
 
     def __init__(self, settings: ProtocolSettings) -> None:
+        self._instruments = INSTRUMENTS_NAMED if settings.operations else INSTRUMENTS
         self._settings = settings
         self._constant: Attributes = {}
         self._constant_of: tuple[Side, Address, Address] | None = None
@@ -118,7 +122,7 @@ class Describer:
             error,
             target.path if target.path and target.path.startswith("/") else None,
             request.parent,
-            INSTRUMENTS[side],
+            self._instruments[side],
         )
 
     def _constants(self, side: Side, peer: Address, client: Address) -> Attributes:

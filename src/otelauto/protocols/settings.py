@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ProtocolSettings:
-    """``capture_query``: also report query strings (``url.query``), signatures redacted."""
+    """``capture_query``: also report query strings (``url.query``), signatures redacted.
+
+    ``operations``: of which kinds (``http_operations.KINDS``) bodies are read for their names.
+    """
 
     capture_query: bool = False
+    operations: tuple[str, ...] = ()

@@ -9,6 +9,12 @@ _HEX = frozenset(b"0123456789abcdef")
 _LENGTH = 55  # 00-<32>-<16>-<2>
 
 
+def text(context: TraceContext) -> bytes:
+    """A header value that says ``context``."""
+    flags = context.flags.to_bytes().hex()
+    return f"00-{context.trace_id.hex()}-{context.span_id.hex()}-{flags}".encode()
+
+
 def parse(value: bytes) -> TraceContext | None:
     """The context in a header value, ``None`` if it is not valid.
 

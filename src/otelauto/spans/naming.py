@@ -78,7 +78,7 @@ class Naming2023:
     def __call__(self, exchange: Exchange, span: Span) -> None:
         """Rename the span's attributes and instruments."""
         names = SPAN_ATTRIBUTES[span.side]
-        if _METHOD in span.attributes:
+        if _METHOD in span.attributes and exchange.path is None:
             _revalue(span)
         renamed: Attributes = {names.get(k, k): v for k, v in span.attributes.items()}
         if span.side is Side.CLIENT and CLIENT_PEER in renamed:
@@ -110,7 +110,7 @@ def _rename(instrument: Instrument, side: Side) -> Instrument:
     if side is Side.CLIENT:
         names["server.address"] = CLIENT_METRIC_PEER
     name = INSTRUMENTS.get(instrument.name, instrument.name)
-    is_duration = instrument.measures is None and name != instrument.name
+    is_duration = instrument.unit == "s" and name != instrument.name
     return replace(
         instrument,
         name=name,

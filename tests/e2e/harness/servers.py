@@ -206,6 +206,12 @@ HTTP2_PAIRS = (
     Server("rust-hyper", _built("hyper-server")),
     Server("java-jetty", _jetty),
 )
+WEBSOCKET = (
+    Server("python-websockets", _python("websocket_server.py")),
+    Server("go-websocket", _built("websocket"), env=SINGLE_PATH),
+    Server("python-websockets-tls", _python("websocket_server.py"), tls=True),
+)
+EVENTS = Server("node-events", _node("events.js"))
 GRPC = (
     Server("go-grpc", _built("grpc"), env=SINGLE_PATH),
     Server("python-grpcio", _python("grpc_server.py")),
@@ -242,12 +248,17 @@ def running(server: Server, directory: Path) -> Iterator[Running]:
         yield Running(port, process, log, upstream, upstream_log)
 
 
+def php_fpm() -> Path:
+    """The program; its name has the version of PHP in it."""
+    return max(Path("/usr/sbin").glob("php-fpm*"))
+
+
 def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
     programs = (
         "client", "epoll", "fetch", "gin", "gorilla", "grpc", "h2c", "hyper-server", "nethttp",
         "microhttpd", "nethttp-pie", "nethttp-stripped", "openssl-1.1/usr/sbin/nginx", "tlsecho",
-        "java/Server.class", "jetty/Http2.class",
+        "websocket", "java/Server.class", "jetty/Http2.class",
     )  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):
