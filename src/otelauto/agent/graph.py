@@ -119,10 +119,16 @@ class Graph:
         self._carry_out(plan)
 
     def retry(self) -> None:
-        """Try again to start what could not be."""
-        for cell in self.cells().values():
+        """Try again to start what could not be, made anew."""
+        for name, cell in self.cells().items():
             if not cell.started:
-                self._start(cell)
+                kind = self._runners(cell.node.schema.name)
+                try:
+                    cell.running = kind(self._context(name), cell.content)
+                except OtelautoError as error:
+                    cell.problem = error.message
+                else:
+                    self._start(cell)
 
     def must_run(self) -> None:
         """Raises :class:`OtelautoError` with the first component that could not be started."""
@@ -207,7 +213,9 @@ class Graph:
             cell.running.start()
         except Exception as error:
             cell.problem = error.message if isinstance(error, OtelautoError) else repr(error)
-            log.error("%s could not be started: %s", name, cell.problem)
+            log.warning("%s could not be started: %s", name, cell.problem)
+            cell.started = True  # a part of it may be
+            self._stop(cell, 0.0)
             for relay in self._relays_of(name):
                 relay.cut(cell.problem)
             return
@@ -221,7 +229,7 @@ class Graph:
             if cell.started:
                 cell.running.stop(deadline_s)
         except Exception as error:
-            log.error("%s could not be stopped: %r", cell.node.block.id, error)
+            log.warning("%s could not be stopped: %r", cell.node.block.id, error)
         cell.started = False
 
 
@@ -258,5 +266,3 @@ def same(one: Value, other: Value) -> bool:
 def _where(node: Node) -> str:
     line, column = node.block.position.line, node.block.position.column
     return f"{node.source.name}:{line}:{column}: {node.block.id}"
-
-

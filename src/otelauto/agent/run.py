@@ -98,7 +98,7 @@ class Agent:
             said = error.diagnostics if isinstance(error, RiverError) else ()
             self.reload_error = logs.masked(shown(said) if said else str(error))
             self.counters.add(RELOADS, 1, "failed")
-            log.error("the configuration is not used, the earlier one goes on: %s", error.message)
+            log.warning("the configuration is not used, the earlier one goes on: %s", error.message)
         else:
             self.reload_error = ""
             self.counters.add(RELOADS, 1, "done")

@@ -16,6 +16,8 @@ RUNNERS: Final[dict[str, str]] = {
     "otelcol.auth.bearer": "auth.Bearer",
     "otelcol.auth.headers": "auth.Headers",
     "otelcol.exporter.debug": "debug.Debug",
+    "otelcol.exporter.otlp": "otlp_exporters.Otlp",
+    "otelcol.exporter.otlphttp": "otlp_exporters.OtlpOverHttp",
 }
 
 
