@@ -17,7 +17,7 @@ from typing import Final
 
 from otelauto.agent.check import Configuration, Node, evaluated
 from otelauto.agent.pipeline import Context, Health, Running
-from otelauto.agent.relay import RELAYS, Relay
+from otelauto.agent.relay import RELAYS, HandlerRelay, Relay
 from otelauto.agent.river.values import Capsule, Value
 from otelauto.agent.running import runner
 from otelauto.agent.schema import Decoded
@@ -160,6 +160,10 @@ class Graph:
         plan.cells[name] = Cell(node, content, running)
         plan.made.append(name)
         plan.exports[name] = self._exported(name, running)
+        for export, value in running.exports.items():
+            relay = plan.exports[name][export].inner if isinstance(value, Capsule) else None
+            if isinstance(relay, HandlerRelay):
+                relay.announce(value.inner)
 
     def _keep(self, name: str, cell: Cell, plan: _Plan) -> None:
         plan.cells[name] = cell
@@ -236,7 +240,7 @@ class Graph:
 def ordered(nodes: Mapping[str, Node]) -> list[str]:
     """The ids, those that others need before them. There are no cycles."""
     found: dict[str, None] = {}
-    way = [(name, iter(nodes[name].needs)) for name in reversed(nodes)]
+    way = [(name, iter(nodes[name].needs)) for name in reversed(list(nodes))]
     while way:
         name, needs = way[-1]
         needed = next((n for n in needs if n in nodes and n not in found), None)
