@@ -36,9 +36,7 @@ _NONE = Head("", "", {})
 class HttpServer:
     """Serves ``door`` at one address. Everything but the requests themselves runs in the loop."""
 
-    def __init__(
-        self, door: HttpDoor, room: Room, workers: Executor, log: logging.Logger
-    ) -> None:
+    def __init__(self, door: HttpDoor, room: Room, workers: Executor, log: logging.Logger) -> None:
         self.door = door
         self.room = room
         self.workers = workers
@@ -154,7 +152,9 @@ class _Connection(asyncio.Protocol):
         slow = self._http is not None and self._http.their_state in (h11.IDLE, h11.SEND_BODY)
         if slow and not self._lingering and (self._head is not _NONE or self._begun()):
             self._server.door.intake.rejected("slow")
-            self._refuse(Answer(408, b"the request took too long\n", [("Content-Type", "text/plain")]))
+            self._refuse(
+                Answer(408, b"the request took too long\n", [("Content-Type", "text/plain")])
+            )
         else:
             self.abort()
 
@@ -171,7 +171,9 @@ class _Connection(asyncio.Protocol):
             except h11.RemoteProtocolError as error:
                 self._server.door.intake.rejected("http")
                 status = error.error_status_hint
-                self._refuse(Answer(status, f"{error}\n".encode(), [("Content-Type", "text/plain")]))
+                self._refuse(
+                    Answer(status, f"{error}\n".encode(), [("Content-Type", "text/plain")])
+                )
                 return
             if event is h11.NEED_DATA:
                 if self._http.they_are_waiting_for_100_continue:
@@ -195,7 +197,9 @@ class _Connection(asyncio.Protocol):
             self._http = None
 
     def _begin(self, request: h11.Request) -> None:
-        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+        fields = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers
+        }
         target = request.target.decode("latin-1")
         self._head = Head(request.method.decode(), target.partition("?")[0], fields)
         answer = self._server.door.early(self._head)

@@ -178,7 +178,9 @@ async def _abort_for_now(call: Any, message: str, after_s: float | None) -> None
 
 
 class _Services(grpc.GenericRpcHandler[bytes, bytes]):
-    def __init__(self, handler: Callable[[str], grpc.RpcMethodHandler[bytes, bytes] | None]) -> None:
+    def __init__(
+        self, handler: Callable[[str], grpc.RpcMethodHandler[bytes, bytes] | None]
+    ) -> None:
         self._handler = handler
 
     def service(

@@ -63,7 +63,10 @@ class Cors:
         if not fields:
             return []
         allowed = ", ".join(("Accept", "Content-Type", "X-Requested-With", *self.headers))
-        fields += [("Access-Control-Allow-Methods", "POST"), ("Access-Control-Allow-Headers", allowed)]
+        fields += [
+            ("Access-Control-Allow-Methods", "POST"),
+            ("Access-Control-Allow-Headers", allowed),
+        ]
         if self.max_age_s is not None:
             fields.append(("Access-Control-Max-Age", str(self.max_age_s)))
         return fields
@@ -111,7 +114,9 @@ class HttpDoor:
         signal = self.paths.get(head.path)
         content = _content_type(head)
         if signal is None:
-            return self._plain(head, 404, f"404: there is nothing at this path, but at {_listed(self.paths)}")
+            return self._plain(
+                head, 404, f"404: there is nothing at this path, but at {_listed(self.paths)}"
+            )
         if head.method == "OPTIONS" and "access-control-request-method" in head.fields:
             return Answer(204, b"", self.cors.preflight(head.fields.get("origin")))
         if head.method != "POST":

@@ -117,9 +117,7 @@ class ReceiverOtlp(Running):
     async def _open_http(self, block: Decoded) -> None:
         limit = int(block["max_request_body_size"])
         paths = {block[f"{each}_url_path"]: each for each in ("traces", "metrics", "logs")}
-        door = HttpDoor(
-            self._intake, paths, limit, _encodings(block), _cors(block), _admits(block)
-        )
+        door = HttpDoor(self._intake, paths, limit, _encodings(block), _cors(block), _admits(block))
         self._http = HttpServer(door, Room(max(ROOM, 3 * limit)), self._pool(), self.context.log)
         listening = _bound(block["endpoint"])
         self.ports["http"] = listening.getsockname()[1]
@@ -174,7 +172,9 @@ def _cors(block: Decoded) -> Cors:
     if found is None:
         return Cors()
     age = found["max_age"]
-    return Cors(found["allowed_origins"], found["allowed_headers"], None if age is None else int(age))
+    return Cors(
+        found["allowed_origins"], found["allowed_headers"], None if age is None else int(age)
+    )
 
 
 def _encodings(block: Decoded) -> Sequence[str]:
@@ -209,7 +209,7 @@ def _bound(endpoint: str) -> socket.socket:
     """A socket at ``host:port``; raises :class:`OtelautoError`."""
     host, _, port = endpoint.rpartition(":")
     host = host.strip("[]")
-    if not port.isascii() or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004
+    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f'"{endpoint}" is no address to listen on.', "Give 127.0.0.1:4318.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
