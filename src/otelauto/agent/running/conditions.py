@@ -22,8 +22,11 @@ from otelauto.agent.running.values import text_of
 Getter = Callable[[Any], Any]  # from an item's surroundings to a value; None is nil
 MAX_DEPTH = 50
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<number>-?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
-    |(?P<bytes>0x[0-9a-fA-F]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<sign>==|!=|<=|>=|[<>()\[\],.]))""",
+    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")
+    |(?P<bytes>0x[0-9a-fA-F]+)
+    |(?P<number>-?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<sign>==|!=|<=|>=|[<>()\[\],.]))""",
     re.VERBOSE,
 )
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {

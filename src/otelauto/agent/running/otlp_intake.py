@@ -106,6 +106,8 @@ class Intake:
     def __init__(self, outputs: Outputs, counters: Counters) -> None:
         self.outputs = outputs
         self.counters = counters
+        self.serving = 0  # requests whose telemetry is being passed on
+        self._lock = threading.Lock()
         self._large = threading.Lock()
 
     def rejected(self, reason: str) -> None:
@@ -144,11 +146,16 @@ class Intake:
 
     def _pass_on(self, signal: str, payload: Payload[TracesData] | Payload[MetricsData]) -> None:
         forward = self.outputs.traces if signal == "traces" else self.outputs.metrics
+        with self._lock:
+            self.serving += 1
         try:
             forward(payload)  # type: ignore[arg-type]
         except Refused:
             self.counters.add(ITEMS_REFUSED, payload.items, signal)
             raise
+        finally:
+            with self._lock:
+                self.serving -= 1
         self.counters.add(ITEMS_ACCEPTED, payload.items, signal)
 
 

@@ -31,8 +31,8 @@ class Outputs:
         self._metrics = _consumers(block, "metrics")
 
     def takes(self, signal: str) -> bool:
-        """Whether anybody is there for ``traces`` or ``metrics``."""
-        return bool(self._traces if signal == "traces" else self._metrics)
+        """Whether anybody is there for ``traces`` or ``metrics``; for nothing else there is."""
+        return bool({"traces": self._traces, "metrics": self._metrics}.get(signal))
 
     def traces(self, payload: Traces) -> None:
         """Pass spans on; raises :class:`Refused`."""

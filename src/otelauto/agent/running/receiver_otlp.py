@@ -60,6 +60,9 @@ class ReceiverOtlp(Running):
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
         self.ports: dict[str, int] = {}  # that were bound, by protocol
+        limit = int(self._http_block["max_request_body_size"]) if self._http_block else 0
+        self.room = max(ROOM, 3 * limit)  # bytes of HTTP requests that may be held
+        self._room = Room(self.room)
         for block in (self._grpc_block, self._http_block):
             if block is not None:
                 _admits(block)
@@ -67,6 +70,16 @@ class ReceiverOtlp(Running):
                     context.log.warning("include_metadata has no effect: nothing here reads it")
         if self._http_block is not None:
             _encodings(self._http_block)
+
+    @property
+    def room_left(self) -> int:
+        """Bytes of it that are free."""
+        return self._room.left
+
+    @property
+    def serving(self) -> int:
+        """Requests that are with whoever is behind it."""
+        return self._intake.serving
 
     def start(self) -> None:
         _allow_connections()
@@ -118,7 +131,7 @@ class ReceiverOtlp(Running):
         limit = int(block["max_request_body_size"])
         paths = {block[f"{each}_url_path"]: each for each in ("traces", "metrics", "logs")}
         door = HttpDoor(self._intake, paths, limit, _encodings(block), _cors(block), _admits(block))
-        self._http = HttpServer(door, Room(max(ROOM, 3 * limit)), self._pool(), self.context.log)
+        self._http = HttpServer(door, self._room, self._pool(), self.context.log)
         listening = _bound(block["endpoint"])
         self.ports["http"] = listening.getsockname()[1]
         tls = self._http_tls.context() if self._http_tls is not None else None
