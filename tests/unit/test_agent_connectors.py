@@ -27,7 +27,7 @@ from tests.unit.agent_parts import (
 )
 
 from otelauto.agent.pipeline import Refused
-from otelauto.agent.running.buckets import Exponential, Explicit, bucket_index
+from otelauto.agent.running.buckets import Explicit, Exponential, bucket_index
 from otelauto.agent.running.servicegraph import SPANS_UNPAIRED, SPANS_WITHOUT_ROOM
 from otelauto.agent.running.spanmetrics import SERIES_EVICTED, SPANS_NAMELESS
 

@@ -137,7 +137,9 @@ def test_only_what_changed_is_made_anew(graph, fake):
     receiver = graph.cells()["otelcol.receiver.otlp.in"].running
     fake.done.clear()
     graph.load(configuration(PIPELINE.replace("there:4317", "elsewhere:4317")))
-    assert fake.done == [(what, "otelcol.exporter.otlp.out") for what in ("made", "stopped", "started")]
+    assert fake.done == [
+        (what, "otelcol.exporter.otlp.out") for what in ("made", "stopped", "started")
+    ]
     receiver.traces(spans(1))  # it holds the same consumer as before
     assert len(graph.cells()["otelcol.exporter.otlp.out"].running.taken) == 1
     fake.done.clear()
@@ -181,7 +183,9 @@ def test_a_bad_configuration_changes_nothing(graph, fake, reason):
         with pytest.raises(ConfigError, match=r"a\.river:.*otelcol\.exporter\.otlp\.out: refused"):
             graph.load(configuration(text))
     else:  # known only now, from the file
-        text = PIPELINE.replace("send_batch_size = 1", "timeout = nonsensitive(local.file.key.content)")
+        text = PIPELINE.replace(
+            "send_batch_size = 1", "timeout = nonsensitive(local.file.key.content)"
+        )
         with pytest.raises(RiverError, match="is no duration"):
             graph.load(configuration(text))
     assert graph.cells() == before

@@ -39,6 +39,7 @@ from otelauto.export.transport import Compression, Verdict, rpc_status
 RECEIVER = "otelcol.receiver.otlp.in"
 LIMIT = 256 * 1024
 BODY = message(spans(3)).SerializeToString()
+TRACE_ID = "5b8efff798038103d269b633813fc60c"
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 
 
@@ -159,17 +160,17 @@ def test_json_as_others_write_it(made: Agent) -> None:
         "resourceSpans": [{
             "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "j"}}]},
             "scopeSpans": [{"spans": [{
-                "traceId": "5B8EFFF798038103D269B633813FC60C", "spanId": "eee19b7ec3c1b174",
+                "traceId": TRACE_ID.upper(), "spanId": "eee19b7ec3c1b174",
                 "name": "x", "kind": 2, "startTimeUnixNano": "1", "endTimeUnixNano": "2",
                 "somethingNew": {"traceId": 7},
                 "attributes": [{"key": "traceId", "value": {"stringValue": "no hex"}}],
-                "links": [{"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174"}],
+                "links": [{"traceId": TRACE_ID, "spanId": "eee19b7ec3c1b174"}],
             }]}],
         }],
     }  # fmt: skip
     assert ask(made, json.dumps(sent).encode(), content_type="application/json")[0] == 200
     (got,) = made.sink.spans()
-    assert got.trace_id.hex() == got.links[0].trace_id.hex() == "5b8efff798038103d269b633813fc60c"
+    assert got.trace_id.hex() == got.links[0].trace_id.hex() == TRACE_ID
     assert got.attributes[0].value.string_value == "no hex"
     assert (got.kind, got.start_time_unix_nano, got.end_time_unix_nano) == (2, 1, 2)
 
@@ -232,8 +233,8 @@ def test_malformed_protobuf(made: Agent, body: bytes, signal: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", b"[" * 100_000, b'{"resourceSpans": 7}', b'{"resourceSpans":[{"scopeSpans":'
-     b'[{"spans":[{"traceId":"xyz"}]}]}]}', b"\xff\xfe", b'{"a":' * 5000 + b"1" + b"}" * 5000,
+    [b"", b"[]", b"{", b"[" * 100_000, b'{"resourceSpans": 7}', b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"xyz"}]}]}]}',
+      b"\xff\xfe", b'{"a":' * 5000 + b"1" + b"}" * 5000,
      b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":1e400}]}]}]}'],
 )  # fmt: skip
 def test_malformed_json(made: Agent, body: bytes) -> None:
@@ -317,7 +318,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize(
     "data",
-    [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 9 + b"\r\n",
+    [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01" * 9 + b"\r\n",
      b"POST /v1/traces HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
      b"POST /v1/traces HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000 + b"\r\n\r\n"],
 )  # fmt: skip

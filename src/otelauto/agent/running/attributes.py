@@ -95,10 +95,11 @@ def _bad(block: Decoded, what: str) -> ConfigError:
 
 
 def _action(block: Decoded) -> Action:
-    kind, key, pattern = block["action"], block["key"] or "", block["pattern"]
+    """What an action block does; raises :class:`ConfigError`."""
+    kind, key = block["action"], block["key"] or ""
     if block["from_context"]:
         raise _bad(block, "cannot use from_context: what came with a request is not carried on")
-    if not key and not (pattern and kind in ("delete", "hash")):
+    if not key and not (block["pattern"] and kind in ("delete", "hash")):
         raise _bad(block, "needs a key")
     if kind in ("insert", "update", "upsert"):
         return _setting(block, kind, key)
@@ -108,6 +109,11 @@ def _action(block: Decoded) -> Action:
         return lambda attributes: _convert(attributes, key, block["converted_type"])
     if kind == "extract":
         return _extracting(block, key)
+    return _removing(kind, key, block["pattern"])
+
+
+def _removing(kind: str, key: str, pattern: str | None) -> Action:
+    """Delete or hash those of that key, and those whose keys match."""
     matching = _pattern(pattern) if pattern else None
 
     def each(attributes: Any) -> Iterator[KeyValue]:
@@ -115,9 +121,14 @@ def _action(block: Decoded) -> Action:
             if attribute.key == key or (matching is not None and matching.search(attribute.key)):
                 yield attribute
 
-    if kind == "hash":
-        return lambda attributes: [_hash(found) for found in each(attributes)] and None
-    return lambda attributes: [attributes.remove(found) for found in each(attributes)] and None
+    def act(attributes: Any) -> None:
+        for found in each(attributes):
+            if kind == "hash":
+                _hash(found)
+            else:
+                attributes.remove(found)
+
+    return act
 
 
 def _setting(block: Decoded, kind: str, key: str) -> Action:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
@@ -113,13 +114,19 @@ _METRIC: dict[str, Callable[[Any], Any]] = {
 
 
 def _on_own(paths: Mapping[str, Callable[[Any], Any]]) -> dict[str, Getter]:
-    return {name: (lambda item, get=get: get(item.own)) for name, get in paths.items()}
+    return {name: partial(_get_of_own, get) for name, get in paths.items()}
 
 
 def _on_parent(prefix: str, paths: Mapping[str, Callable[[Any], Any]]) -> dict[str, Getter]:
-    return {
-        f"{prefix}.{name}": (lambda item, get=get: get(item.parent)) for name, get in paths.items()
-    }
+    return {f"{prefix}.{name}": partial(_get_of_parent, get) for name, get in paths.items()}
+
+
+def _get_of_own(get: Callable[[Any], Any], item: Any) -> Any:
+    return get(item.own)
+
+
+def _get_of_parent(get: Callable[[Any], Any], item: Any) -> Any:
+    return get(item.parent)
 
 
 def _number(name: str) -> Getter:
@@ -204,13 +211,13 @@ class Filter(Running):
             for scope in resource.scope_spans:
                 self._keep(
                     scope, "spans", self._spans, "span",
-                    lambda own, s=scope, r=resource: _Item(own, s.scope, r.resource),
+                    partial(_Item, scope=scope.scope, resource=resource.resource),
                 )  # fmt: skip
                 items += len(scope.spans)
                 for span in scope.spans if self._events else ():
                     self._keep(
                         span, "events", self._events, "spanevent",
-                        lambda own, p=span, s=scope, r=resource: _Item(own, s.scope, r.resource, p),
+                        partial(_Item, scope=scope.scope, resource=resource.resource, parent=span),
                     )  # fmt: skip
             _keep_if(resource, "scope_spans", lambda scope: bool(scope.spans))
         _keep_if(message, "resource_spans", lambda resource: bool(resource.scope_spans))
@@ -228,19 +235,16 @@ class Filter(Running):
             for scope in resource.scope_metrics:
                 self._keep(
                     scope, "metrics", self._metrics, "metric",
-                    lambda own, s=scope, r=resource: _Item(own, s.scope, r.resource),
+                    partial(_Item, scope=scope.scope, resource=resource.resource),
                     lambda metric: len(list(points(metric))),
                 )  # fmt: skip
                 for metric in scope.metrics if self._points else ():
                     which = metric.WhichOneof("data")
-                    if which is None:
-                        continue
-                    self._keep(
-                        getattr(metric, which), "data_points", self._points, "datapoint",
-                        lambda own, p=metric, s=scope, r=resource: _Item(
-                            own, s.scope, r.resource, p
-                        ),
-                    )  # fmt: skip
+                    around = partial(_Item, scope=scope.scope, resource=resource.resource)
+                    if which is not None:
+                        data = getattr(metric, which)
+                        item_of = partial(around, parent=metric)
+                        self._keep(data, "data_points", self._points, "datapoint", item_of)
                 _keep_if(scope, "metrics", lambda metric: bool(list(points(metric))))
                 items += sum(len(list(points(metric))) for metric in scope.metrics)
             _keep_if(resource, "scope_metrics", lambda scope: bool(scope.metrics))

@@ -185,7 +185,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None and self._working:
             self._transport.pause_reading()
 
-    def _handle(self, event: h11.Event | type[h11.PAUSED]) -> None:
+    def _handle(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> None:
         if isinstance(event, h11.Request):
             self._begin(event)
         elif isinstance(event, h11.Data):

@@ -177,7 +177,7 @@ async def _abort_for_now(call: Any, message: str, after_s: float | None) -> None
     await call.abort(code, message, trailing_metadata=((DETAILS, details),))
 
 
-class _Services(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+class _Services(grpc.GenericRpcHandler):
     def __init__(
         self, handler: Callable[[str], grpc.RpcMethodHandler[bytes, bytes] | None]
     ) -> None:

@@ -206,7 +206,8 @@ def _taken(signal: str, taken: Taken, json_wanted: bool) -> bytes:
         return encoded
     if not encoded:
         return b'{"partialSuccess":{}}'
-    return MessageToJson(_RESPONSES[signal].FromString(encoded), indent=None).encode()
+    found: str = MessageToJson(_RESPONSES[signal].FromString(encoded), indent=None)
+    return found.encode()
 
 
 def _content_type(head: Head) -> str:

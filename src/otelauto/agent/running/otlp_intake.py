@@ -11,6 +11,7 @@ import threading
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, MetricsData
@@ -145,11 +146,11 @@ class Intake:
         return Taken(invalid, f"{invalid} spans have no valid trace id and span id")
 
     def _pass_on(self, signal: str, payload: Payload[TracesData] | Payload[MetricsData]) -> None:
-        forward = self.outputs.traces if signal == "traces" else self.outputs.metrics
+        forward: Any = self.outputs.traces if signal == "traces" else self.outputs.metrics
         with self._lock:
             self.serving += 1
         try:
-            forward(payload)  # type: ignore[arg-type]
+            forward(payload)
         except Refused:
             self.counters.add(ITEMS_REFUSED, payload.items, signal)
             raise
@@ -193,7 +194,7 @@ def decoded(
     Raises:
         UnusableError: it is no such message.
     """
-    kind = KINDS[signal]
+    kind: Any = KINDS[signal]
     content: bytes | None = body
     try:
         if json:

@@ -69,11 +69,11 @@ class ServerTls:
         """For gRPC, which asks for each connection: the files are as they are then."""
         configuration = self._configuration()
 
-        def fetch() -> grpc.ServerCertificateConfiguration | None:
+        def fetch() -> grpc.ServerCertificateConfiguration:
             try:
                 return self._configuration()
             except OSError:
-                return None  # it goes on with what it has
+                return configuration  # it goes on with what it began with
 
         if not self._block["reload_interval"]:
             return grpc.ssl_server_credentials(

@@ -21,7 +21,7 @@ from otelauto.agent.river.values import Value
 from otelauto.agent.running.edge_metrics import EdgeMetrics
 from otelauto.agent.running.edges import Edge, Edges
 from otelauto.agent.running.flusher import Flusher
-from otelauto.agent.running.outputs import Outputs, as_input, seconds
+from otelauto.agent.running.outputs import Outputs, as_input, only, seconds
 from otelauto.agent.running.spanmetrics import SPANS_NAMELESS
 from otelauto.agent.running.values import find, text_of, value_of
 from otelauto.agent.schema import Decoded
@@ -60,7 +60,7 @@ class ServiceGraph(Running):
         self._databases = tuple(content["database_name_attributes"])
         self._peers = tuple(content["virtual_node_peer_attributes"])
         self._clock, self._now_ns = clock, now_ns
-        (store,) = content.blocks.get("store") or [None]
+        store = only(content, "store")
         most = int(store["max_items"]) if store is not None else 1000
         ttl = seconds(store["ttl"]) if store is not None else 2.0
         self._lock = threading.Lock()

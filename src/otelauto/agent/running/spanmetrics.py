@@ -45,6 +45,8 @@ _DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 _BASIC = ("service.name", "span.name", "span.kind", "status.code")
 Key = tuple[str, ...]
+_KINDS: dict[int, str] = {number: name for name, number in Span.SpanKind.items()}
+_STATUSES: dict[int, str] = {number: name for name, number in Status.StatusCode.items()}
 
 
 @dataclass(slots=True)
@@ -151,8 +153,8 @@ class SpanMetrics(Running):
             for name, default in settings.dimensions
             if (value := _dimension(name, default, span.attributes, resource)) is not None
         ]
-        basic = (service, span.name, Span.SpanKind.Name(_known_kind(span.kind)),
-                 Status.StatusCode.Name(_known_status(span.status.code)))  # fmt: skip
+        basic = (service, span.name, kind_text(span.kind),
+                 _status_text(span.status.code))  # fmt: skip
         key = (*basic, *(text_of(value_of(value)) for _, value in found))
         group = self._groups[group_key]
         series = group.series.get(key)
@@ -329,7 +331,7 @@ class _Settings:
         name: str,
         rows: Iterable[tuple[list[KeyValue], int, int]],
         now: int,
-        temporality: AggregationTemporality,
+        temporality: Any,
     ) -> int:
         metric = scope.metrics.add(name=self._name(name))
         metric.sum.is_monotonic = True
@@ -341,9 +343,7 @@ class _Settings:
             )  # fmt: skip
         return len(metric.sum.data_points)
 
-    def _durations(
-        self, scope: Any, series: Sequence[_Series], now: int, temporality: AggregationTemporality
-    ) -> int:
+    def _durations(self, scope: Any, series: Sequence[_Series], now: int, temporality: Any) -> int:
         metric = scope.metrics.add(name=self._name("duration"), unit=self.unit)
         data = metric.histogram if self.bounds is not None else metric.exponential_histogram
         data.aggregation_temporality = temporality
@@ -381,9 +381,12 @@ def _dimension(
     return default if value is None else value
 
 
-def _known_kind(kind: int) -> int:
-    return kind if kind in Span.SpanKind.values() else 0
+def kind_text(kind: int) -> str:
+    """The name of a kind of spans, as the Collector writes it."""
+    found = _KINDS.get(kind)
+    return found or _KINDS[0]
 
 
-def _known_status(code: int) -> int:
-    return code if code in Status.StatusCode.values() else 0
+def _status_text(code: int) -> str:
+    found = _STATUSES.get(code)
+    return found or _STATUSES[0]

@@ -93,7 +93,7 @@ def _same_metric(metrics: Any, original: Metric) -> Any:
         name=original.name, description=original.description, unit=original.unit,
         metadata=original.metadata,
     )  # fmt: skip
-    which = original.WhichOneof("data")
+    which = str(original.WhichOneof("data"))
     data = getattr(made, which)
     data.SetInParent()
     for name in ("aggregation_temporality", "is_monotonic"):
