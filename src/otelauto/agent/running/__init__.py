@@ -15,9 +15,16 @@ RUNNERS: Final[dict[str, str]] = {
     "otelcol.auth.basic": "auth.Basic",
     "otelcol.auth.bearer": "auth.Bearer",
     "otelcol.auth.headers": "auth.Headers",
+    "otelcol.connector.servicegraph": "servicegraph.ServiceGraph",
+    "otelcol.connector.spanmetrics": "spanmetrics.SpanMetrics",
     "otelcol.exporter.debug": "debug.Debug",
     "otelcol.exporter.otlp": "otlp_exporters.Otlp",
     "otelcol.exporter.otlphttp": "otlp_exporters.OtlpOverHttp",
+    "otelcol.processor.attributes": "attributes.Attributes",
+    "otelcol.processor.batch": "batch.Batch",
+    "otelcol.processor.filter": "filtering.Filter",
+    "otelcol.processor.memory_limiter": "memory_limiter.MemoryLimiter",
+    "otelcol.receiver.otlp": "receiver_otlp.ReceiverOtlp",
 }
 
 
