@@ -92,6 +92,16 @@ class Consumer(Protocol):
         """Take the data points or raise :class:`Refused`. Called from any thread."""
 
 
+class Handler(Protocol):
+    """What a capsule ``otelcol.Handler`` holds."""
+
+    def headers(self) -> Mapping[str, str]:
+        """The fields, names in small letters, that prove to a server who a client is."""
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether a server takes a request with these fields, names in small letters."""
+
+
 Labels = tuple[tuple[str, str], ...]  # name and value, sorted by name; __name__ is among them
 
 

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which class runs a component. What a class needs is imported when it is configured."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+from otelauto.agent.pipeline import Running
+from otelauto.errors import ConfigError
+
+# Component name to module and class.
+RUNNERS: Final[dict[str, str]] = {
+    "local.file": "files.LocalFile",
+    "otelcol.auth.basic": "auth.Basic",
+    "otelcol.auth.bearer": "auth.Bearer",
+    "otelcol.auth.headers": "auth.Headers",
+    "otelcol.exporter.debug": "debug.Debug",
+}
+
+
+def runner(name: str) -> type[Running]:
+    """The class of the component ``name``.
+
+    Raises:
+        ConfigError: the language knows the component, and this agent cannot run it.
+    """
+    if name not in RUNNERS:
+        raise ConfigError(
+            f"{name} can be checked, but this agent cannot run it yet",
+            f"It runs {', '.join(sorted(RUNNERS))}.",
+        )
+    module, _, kind = RUNNERS[name].partition(".")
+    found: type[Running] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
+    return found
