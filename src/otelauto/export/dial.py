@@ -200,13 +200,17 @@ class TimedConnection(HTTPConnection):
     """An HTTP connection, over TLS with a ``context``, that is held to a deadline.
 
     :meth:`open` and each request after :meth:`until` raise TimeoutError when it has passed.
+    ``server_name`` is what the server's certificate has to be for, if not for the host.
     """
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext | None, server_name: str = ""
+    ) -> None:
         if context is not None:
             self.default_port = 443  # what the Host field need not name
         super().__init__(host, port)
         self._context = context
+        self._server_name = server_name
         self._timed: TimedSocket | None = None
 
     def open(self, resolver: Resolver, deadline: Deadline) -> socket.socket:
@@ -223,7 +227,8 @@ class TimedConnection(HTTPConnection):
             self._tunnel()  # type: ignore[attr-defined]
         if self._context is not None:
             sock.settimeout(deadline.left())
-            sock = self._context.wrap_socket(sock, server_hostname=tunnel or self.host)
+            name = self._server_name or tunnel or self.host
+            sock = self._context.wrap_socket(sock, server_hostname=name)
             self._use(sock, deadline)
         return sock
 

@@ -29,7 +29,8 @@ class Retry:
     """Posts each message until there is an answer that counts, or time is up.
 
     ``limit_s`` is the longest time for one message, 0 is no limit. A wait that the endpoint asks
-    for does not count: nothing else may be sent in it either. ``closing`` is set when the exporter
+    for does not count: nothing else may be sent in it either. Pauses grow up to
+    ``longest_pause_s``. ``closing`` is set when the exporter
     is being closed; ``seconds_left`` then gives what remains, before that ``None``.
     """
 
@@ -41,6 +42,7 @@ class Retry:
         seconds_left: Callable[[], float | None],
         *,
         first_pause_s: float = FIRST_PAUSE_S,
+        longest_pause_s: float = LONGEST_PAUSE_S,
         limit_s: float = LIMIT_S,
     ) -> None:
         self._post = post
@@ -48,6 +50,7 @@ class Retry:
         self._closing = closing
         self._seconds_left = seconds_left
         self._first_pause_s = first_pause_s
+        self._longest_pause_s = longest_pause_s
         self._limit_s = limit_s or math.inf
         self._quiet_until = 0.0  # monotonic time before which the endpoint wants nothing
         self._last = Answer(Verdict.RETRY)
@@ -67,7 +70,7 @@ class Retry:
             give_up_at += asked
             self._quiet_until = time.monotonic() + asked
             pause = max(asked, random.uniform(0.5, 1.0) * longest)  # noqa: S311 - jitter
-            longest = min(2 * longest, LONGEST_PAUSE_S)
+            longest = min(2 * longest, self._longest_pause_s)
             if time.monotonic() + pause >= give_up_at:
                 return answer
             self._report(f"{answer.error}; trying again")

@@ -96,7 +96,9 @@ class Converter:
         families = self._families.values()
         return sum(len(p.series) for family in families for p in family.points.values())
 
-    def convert(self, message: otlp.MetricsData, now_ms: int) -> tuple[list[Sample], list[Metadata]]:
+    def convert(
+        self, message: otlp.MetricsData, now_ms: int
+    ) -> tuple[list[Sample], list[Metadata]]:
         """The samples of all data points, and the metadata that is new or has changed."""
         self._samples, self._changed, self._now_ms = [], [], now_ms
         self._dropped, self._converted = {}, 0
@@ -176,7 +178,10 @@ class Converter:
         pairs = attribute_pairs(attributes)
         point = family.points.get(pairs)
         if point is None or point.bounds != bounds:
-            labels = {**attribute_labels({**dict(pairs), **dict(resource)}.items()), **_given(family.base)}
+            labels = {
+                **attribute_labels({**dict(pairs), **dict(resource)}.items()),
+                **_given(family.base),
+            }
             parts = extra() if extra is not None else [("", "", "")]
             point = family.points[pairs] = _Point(
                 tuple(

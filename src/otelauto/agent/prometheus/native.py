@@ -22,7 +22,9 @@ STALE_COUNT = struct.unpack("<Q", struct.pack("<d", STALE))[0]
 Spans = tuple[tuple[int, int], ...]
 
 
-def native_histogram(point: ExponentialHistogramDataPoint, *, stale: bool) -> NativeHistogram | None:
+def native_histogram(
+    point: ExponentialHistogramDataPoint, *, stale: bool
+) -> NativeHistogram | None:
     """The same histogram; ``None``: its scale is too coarse for Prometheus. A finer one than
     Prometheus has is made coarser by adding neighbours up.
     """

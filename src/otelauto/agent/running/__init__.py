@@ -16,6 +16,9 @@ RUNNERS: Final[dict[str, str]] = {
     "otelcol.auth.bearer": "auth.Bearer",
     "otelcol.auth.headers": "auth.Headers",
     "otelcol.exporter.debug": "debug.Debug",
+    "otelcol.exporter.prometheus": "exporter_prometheus.ExporterPrometheus",
+    "prometheus.remote_write": "remote_write.RemoteWrite",
+    "prometheus.scrape": "scrape.Scrape",
 }
 
 
