@@ -28,7 +28,7 @@ ALLOWED = {
 }
 # What may be imported before it is needed: the rest is heavy, or is for development only.
 RUN_TIME = {"yaml"}
-LATE = {"grpc", "bcrypt", "iced_x86", "opentelemetry", "cramjam"}  # of run time too, imported by the one who needs it
+LATE = {"grpc", "bcrypt", "iced_x86", "opentelemetry", "google", "cramjam"}  # of run time too, imported by the one who needs it
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
 
 

@@ -258,3 +258,5 @@ def same(one: Value, other: Value) -> bool:
 def _where(node: Node) -> str:
     line, column = node.block.position.line, node.block.position.column
     return f"{node.source.name}:{line}:{column}: {node.block.id}"
+
+

@@ -170,7 +170,7 @@ class Converter:
         resource: Pairs,
         time_ns: int,
         bounds: tuple[float, ...] = (),
-        extra: Callable[[], Sequence[tuple[str, str, str]]] | None = None,
+        extra: Callable[[Sequence[float]], Sequence[tuple[str, str, str]]] | None = None,
     ) -> _Point | None:
         """The series of a data point, in the order of ``extra``: suffix of the name, name and value
         of a further label. ``None``: it is older than what was converted already.
@@ -182,7 +182,7 @@ class Converter:
                 **attribute_labels({**dict(pairs), **dict(resource)}.items()),
                 **_given(family.base),
             }
-            parts = extra() if extra is not None else [("", "", "")]
+            parts = extra(bounds) if extra is not None else [("", "", "")]
             point = family.points[pairs] = _Point(
                 tuple(
                     sorted_labels({**labels, name: value, NAME: family.name + suffix})
@@ -259,9 +259,7 @@ class Converter:
             counted = sorted(zip(data.explicit_bounds, data.bucket_counts, strict=False))
             bounds = tuple(bound for bound, _ in counted)
             time_ns = data.time_unix_nano
-            point = self._point(
-                family, data.attributes, resource, time_ns, bounds, lambda b=bounds: _classic(b)
-            )
+            point = self._point(family, data.attributes, resource, time_ns, bounds, _classic)
             if point is None:
                 continue
             stale = data.flags & NO_VALUE
@@ -304,7 +302,7 @@ class Converter:
             time_ns = data.time_unix_nano
             point = self._point(
                 family, data.attributes, resource, time_ns, quantiles,
-                lambda q=quantiles: _summary(q),
+                _summary,
             )  # fmt: skip
             if point is None:
                 continue

@@ -380,12 +380,10 @@ class Endpoint:
     def _send_with(self, sender: Sender, batch: Sequence[Entry], window: _Window) -> bool:
         items = sum(each.value is not None or bool(each.attached) for each in batch)
         protocol = self._protocol
-        if protocol == V2:
-            body = write_request_v2(batch, self._metadata())
-        else:
-            body = write_request(batch)
+        v2 = protocol == V2
+        body = write_request_v2(batch, self._metadata()) if v2 else write_request(batch)
         answer = sender.send(body, protocol, items, lambda: self._expired(window.written_ms))
-        if sender.wants_v1 and protocol == V2:
+        if sender.wants_v1 and v2:
             self._fall_back()
             return self._send_with(sender, batch, window)
         if answer.verdict is Verdict.RETRY:

@@ -75,7 +75,7 @@ class _Url:
 
 
 class HttpClient:
-    """A client for ``url``; ``block`` is that of an endpoint or of a scrape. One thread uses it, and
+    """A client for ``url``; ``block`` is that of an endpoint or of a scrape. One thread uses it,
     another may call :meth:`abort`.
 
     Raises:
@@ -206,10 +206,10 @@ class HttpClient:
     def _connect(self, url: _Url, deadline: Deadline) -> TimedConnection:
         changed = self._tls.changed() if url.scheme == "https" else False
         connection = self._connection
-        if connection is not None and self._origin == url.origin and not changed:
-            if connection.sock is not None:
-                connection.until(deadline)
-                return connection
+        same = self._origin == url.origin and not changed
+        if connection is not None and connection.sock is not None and same:
+            connection.until(deadline)
+            return connection
         self.close()
         proxy = self._proxy(url)
         context = self._tls.context() if url.scheme == "https" else None

@@ -2,8 +2,8 @@
 """Requests of remote write to one URL, one at a time, and what their answers mean.
 
 Sources: "Prometheus Remote-Write 1.0 specification", "Retries & Backoff"; 2.0, "Required
-``Written`` Response Headers". Other than there, 401, 403 and 407 are retried: the samples are sound,
-and credentials can be corrected.
+``Written`` Response Headers". Other than there, 401, 403 and 407 are retried: the samples are
+sound, and credentials can be corrected.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class Log:
                 fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise OSError(error.errno, "another agent uses it") from error
-            for name in sorted(filter(_NAME.match, os.listdir(self._folder))):
+            for name in sorted(filter(_NAME.match, os.listdir(self._folder))):  # noqa: PTH208
                 self._recover(int(name.partition(".")[0]), name)
         except OSError:
             self.close()
