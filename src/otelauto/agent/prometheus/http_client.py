@@ -44,6 +44,10 @@ class Response:
     body: bytes
 
 
+class TooLargeError(HTTPException):
+    """An answer that is larger than it may be."""
+
+
 def secret_text(value: Value) -> str:
     """The text of an argument that may be a secret."""
     return value.text if isinstance(value, Secret | OptionalSecret) else str(value or "")
@@ -197,7 +201,7 @@ class HttpClient:
         if response.will_close or len(data) > most:
             self.close()
         if len(data) > most:
-            raise HTTPException(f"an answer of more than {most} bytes")
+            raise TooLargeError(f"an answer of more than {most} bytes")
         if response.length:
             raise IncompleteRead(data, response.length)
         found = {name.lower(): value for name, value in response.headers.items()}
