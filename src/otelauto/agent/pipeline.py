@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,13 +124,37 @@ class Exemplar:
 
 
 @dataclass(frozen=True, slots=True)
+class NativeHistogram:
+    """A histogram as one sample. ``spans`` are offset and length of runs of buckets; ``deltas`` the
+    counts of those buckets, each less the one before (Prometheus, "Native histograms").
+    """
+
+    count: int
+    sum: float
+    schema: int
+    zero_threshold: float
+    zero_count: int
+    positive_spans: tuple[tuple[int, int], ...] = ()
+    positive_deltas: tuple[int, ...] = ()
+    negative_spans: tuple[tuple[int, int], ...] = ()
+    negative_deltas: tuple[int, ...] = ()
+
+
+STALE: float = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
+"""The value that ends a series (remote write 1.0, "Stale Markers")."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample of one series; ``timestamp_ms`` since the epoch."""
+    """One sample of one series; ``timestamp_ms`` since the epoch. With a ``histogram`` that is the
+    sample, and ``value`` is not used.
+    """
 
     labels: Labels
     value: float
     timestamp_ms: int
     exemplars: tuple[Exemplar, ...] = ()
+    histogram: NativeHistogram | None = None
 
 
 @dataclass(frozen=True, slots=True)

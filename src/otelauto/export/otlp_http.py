@@ -190,7 +190,7 @@ class OtlpHttp:
         message = _message(response.headers.get("Content-Type", ""), data)
         error = f"HTTP {status} {response.reason}{': ' if message else ''}{message}"
         if status in RETRYABLE:
-            after = _retry_after(response.headers.get("Retry-After"))
+            after = retry_after(response.headers.get("Retry-After"))
             return Answer(Verdict.RETRY, error, retry_after_s=after)
         return Answer(Verdict.REFUSED, error, unauthorized=status in UNAUTHORIZED)
 
@@ -275,7 +275,7 @@ def _message(content_type: str, data: bytes) -> str:
     return shown(data) if content_type.startswith("text/plain") else ""
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header (RFC 9110, section 10.2.3): a number or a date."""
     if value is None:
         return None

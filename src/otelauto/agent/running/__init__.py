@@ -20,11 +20,14 @@ RUNNERS: Final[dict[str, str]] = {
     "otelcol.exporter.debug": "debug.Debug",
     "otelcol.exporter.otlp": "otlp_exporters.Otlp",
     "otelcol.exporter.otlphttp": "otlp_exporters.OtlpOverHttp",
+    "otelcol.exporter.prometheus": "exporter_prometheus.ExporterPrometheus",
     "otelcol.processor.attributes": "attributes.Attributes",
     "otelcol.processor.batch": "batch.Batch",
     "otelcol.processor.filter": "filtering.Filter",
     "otelcol.processor.memory_limiter": "memory_limiter.MemoryLimiter",
     "otelcol.receiver.otlp": "receiver_otlp.ReceiverOtlp",
+    "prometheus.remote_write": "remote_write.RemoteWrite",
+    "prometheus.scrape": "scrape.Scrape",
 }
 
 
