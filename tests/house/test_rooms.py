@@ -33,6 +33,8 @@ LATE = {
     "bcrypt",
     "iced_x86",
     "opentelemetry",
+    "google",
+    "h11",
 }  # of run time too, imported by the one who needs it
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
 
