@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import http.server
+import ssl
 import struct
 import threading
 import time
@@ -183,15 +184,20 @@ class Web:
     requests: list[Request] = field(default_factory=list)
     port: int = 0
 
+    scheme: str = "http"
+
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @contextmanager
-def web(answer: Callable[[Request], tuple[int, dict[str, str], bytes] | None]) -> Iterator[Web]:
+def web(
+    answer: Callable[[Request], tuple[int, dict[str, str], bytes] | None],
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Web]:
     """Run a web server."""
-    found = Web(answer)
+    found = Web(answer, scheme="https" if tls else "http")
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -222,6 +228,9 @@ def web(answer: Callable[[Request], tuple[int, dict[str, str], bytes] | None]) -
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     found.port = server.server_address[1]
+    server.handle_error = lambda *_: None  # connections that are cut, TLS that is refused
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
