@@ -128,7 +128,13 @@ def test_bounds_have_no_exponent(value: float, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(1e21, "1e+21"), (1.5e-7, "1.5e-7"), (123456.5, "123456.5"), (0.0, "0"), (1e20, "1" + "0" * 20)],
+    [
+        (1e21, "1e+21"),
+        (1.5e-7, "1.5e-7"),
+        (123456.5, "123456.5"),
+        (0.0, "0"),
+        (1e20, "1" + "0" * 20),
+    ],
 )
 def test_doubles_as_attributes(value: float, expected: str) -> None:
     assert double_text(value) == expected

@@ -76,9 +76,7 @@ def test_exemplars_and_histograms(path) -> None:
     log = Opened(path).log
     exemplar = Exemplar((("trace_id", "ab"),), 0.5, 7)
     native = NativeHistogram(3, 1.5, 0, 0.0, 0, ((0, 1),), (3,))
-    log.append(
-        [Sample(labels("a"), 1.0, 8, (exemplar,)), Sample(labels("b"), 0.0, 9, (), native)]
-    )
+    log.append([Sample(labels("a"), 1.0, 8, (exemplar,)), Sample(labels("b"), 0.0, 9, (), native)])
     record = Reader(log, START).next()
     assert record is not None
     assert record.items == 2
@@ -102,7 +100,9 @@ def test_a_restart_goes_on_where_a_reader_was(path, segment_bytes: int) -> None:
     assert log.total == 20
     assert log.behind(position) == 12
     log.append(samples(10, 10, at=11))
-    assert [t for *_, t, _ in read(Reader(log, position))] == [n for n in range(5, 12) for _ in "ab"]
+    assert [t for *_, t, _ in read(Reader(log, position))] == [
+        n for n in range(5, 12) for _ in "ab"
+    ]
     assert opened.lost == []
     log.close()
 
@@ -170,7 +170,10 @@ def test_segments_that_all_have_passed_are_removed_when_they_are_old(path) -> No
     log.truncate(3, 3600)
     assert len(list(path.glob("*.wal"))) == 4
     log.truncate(3, 0)
-    assert [file.name[:16] for file in sorted(path.glob("*.wal"))] == ["0" * 15 + "3", "0" * 15 + "4"]
+    assert [file.name[:16] for file in sorted(path.glob("*.wal"))] == [
+        "0" * 15 + "3",
+        "0" * 15 + "4",
+    ]
     assert [v for *_, v in read(Reader(log, START))] == [2.0, 3.0]
     log.truncate(5, 0)
     assert len(list(path.glob("*.wal"))) == 1  # it is written to

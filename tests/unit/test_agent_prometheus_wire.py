@@ -22,7 +22,9 @@ from otelauto.export.protobuf import double, integer
 A = labels("a_total", job="shop", path="/\u00fc" * 80)
 B = labels("b_bucket", le="0.5")
 EXAMPLE = encoded_labels((("trace_id", "ab" * 16),)) + double(2, 0.25) + integer(3, 5)
-NATIVE = NativeHistogram(13, 1.5, -2, 1e-128, 2, ((-1, 4), (3, 1)), (1, -1, 2, 1, 0), ((3, 1),), (4,))
+NATIVE = NativeHistogram(
+    13, 1.5, -2, 1e-128, 2, ((-1, 4), (3, 1)), (1, -1, 2, 1, 0), ((3, 1),), (4,)
+)
 TIMES = (0, 1, 127, (1 << 35) - 1, 1 << 35, 1_795_400_000_000, (1 << 42) - 1, 1 << 42, -5)
 
 
@@ -98,10 +100,18 @@ def test_metadata_of_1() -> None:
 
 
 def test_metadata_of_2() -> None:
-    entries = [Entry(target(A), 1, 1.0), Entry(target(B), 1, 1.0), Entry(target(labels("c")), 1, 1.0)]
+    entries = [
+        Entry(target(A), 1, 1.0),
+        Entry(target(B), 1, 1.0),
+        Entry(target(labels("c")), 1, 1.0),
+    ]
     request = message_type(2).FromString(write_request_v2(entries, FAMILIES))
     found = [
-        (s.metadata.type, request.symbols[s.metadata.help_ref], request.symbols[s.metadata.unit_ref])
+        (
+            s.metadata.type,
+            request.symbols[s.metadata.help_ref],
+            request.symbols[s.metadata.unit_ref],
+        )
         for s in request.timeseries
     ]
     assert found == [(1, "Help \u00fc.", "s"), (3, "", ""), (0, "", "")]

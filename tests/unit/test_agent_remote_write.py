@@ -340,7 +340,9 @@ def test_exemplars_and_native_histograms(tmp_path, wanted: bool) -> None:
             running.component.append([Sample(labels("m"), 1.0, 1000, (EXEMPLAR,)), NATIVE, NATIVE])
             wait_until(lambda: running.component._endpoints[0].pending == 0, "all")
             off = running.counted(SAMPLES_DROPPED, "native_histograms_off")
-            assert (off, running.counted(SAMPLES_DROPPED, "repeated")) == ((0, 1) if wanted else (2, 0))
+            assert (off, running.counted(SAMPLES_DROPPED, "repeated")) == (
+                (0, 1) if wanted else (2, 0)
+            )
             assert running.counted(SAMPLES_SENT) == (2 if wanted else 1)
     found = [s for r in server.requests for s in decoded_request(r.body).timeseries]
     assert sum(len(series.exemplars) for series in found) == (2 if wanted else 0)
@@ -365,7 +367,9 @@ def test_remote_write_2(tmp_path) -> None:
     proto = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
     assert request.headers["content-type"] == proto
     message = decoded_request(request.body, 2)
-    assert [symbols_of(message, s.labels_refs) for s in message.timeseries] == [s.labels for s in ONE]
+    assert [symbols_of(message, s.labels_refs) for s in message.timeseries] == [
+        s.labels for s in ONE
+    ]
     assert {message.symbols[s.metadata.help_ref] for s in message.timeseries} == {"Help."}
 
 
@@ -382,9 +386,7 @@ def test_a_server_of_1_only_gets_1(tmp_path, answer) -> None:
     assert len(series_of(decoded_request(server.requests[1].body))) == 2
 
 
-@pytest.mark.parametrize(
-    ("status", "reason"), [(204, "not_written"), (400, "refused")]
-)
+@pytest.mark.parametrize(("status", "reason"), [(204, "not_written"), (400, "refused")])
 def test_what_2_did_not_write_is_counted(tmp_path, status: int, reason: str) -> None:
     some = WRITTEN | {"X-Prometheus-Remote-Write-Samples-Written": "1"}
     with web(script((status, some, b""))) as server:
