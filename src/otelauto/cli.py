@@ -271,7 +271,9 @@ def _replay(parsed: argparse.Namespace) -> int:
 def _agent(parsed: argparse.Namespace) -> int:
     if parsed.action == "run":
         run = importlib.import_module("otelauto.agent.run").run
-        return int(run(parsed.file, parsed.listen, Path(parsed.storage), debug="debug" in vars(parsed)))
+        return int(
+            run(parsed.file, parsed.listen, Path(parsed.storage), debug="debug" in vars(parsed))
+        )
     commands = importlib.import_module("otelauto.agent.commands")
     if parsed.action == "fmt":
         return int(commands.format_file(parsed.file, write=parsed.write))

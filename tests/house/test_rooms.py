@@ -28,7 +28,8 @@ ALLOWED = {
 }
 # What may be imported before it is needed: the rest is heavy, or is for development only.
 RUN_TIME = {"yaml"}
-LATE = {"grpc", "bcrypt", "iced_x86", "opentelemetry", "google", "cramjam"}  # of run time too, imported by the one who needs it
+# Of run time too, imported by the one who needs it.
+LATE = {"bcrypt", "cramjam", "google", "grpc", "h11", "iced_x86", "opentelemetry"}
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
 
 

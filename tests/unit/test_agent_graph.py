@@ -40,6 +40,8 @@ otelcol.auth.basic "who" {
 }
 """
 
+FROM_FILE = "timeout = nonsensitive(local.file.key.content)"
+
 
 class Fake(Running):
     """Remembers what is done to all of its kind, and passes spans on."""
@@ -137,11 +139,13 @@ def test_only_what_changed_is_made_anew(graph, fake):
     receiver = graph.cells()["otelcol.receiver.otlp.in"].running
     fake.done.clear()
     graph.load(configuration(PIPELINE.replace("there:4317", "elsewhere:4317")))
-    assert fake.done == [(what, "otelcol.exporter.otlp.out") for what in ("made", "stopped", "started")]
+    assert fake.done == [
+        (what, "otelcol.exporter.otlp.out") for what in ("made", "stopped", "started")
+    ]
     receiver.traces(spans(1))  # it holds the same consumer as before
     assert len(graph.cells()["otelcol.exporter.otlp.out"].running.taken) == 1
     fake.done.clear()
-    graph.load(configuration("// moved\n" + PIPELINE))
+    graph.load(configuration("// moved\n" + PIPELINE.replace("there:", "elsewhere:")))
     assert fake.done == []
 
 
@@ -181,7 +185,9 @@ def test_a_bad_configuration_changes_nothing(graph, fake, reason):
         with pytest.raises(ConfigError, match=r"a\.river:.*otelcol\.exporter\.otlp\.out: refused"):
             graph.load(configuration(text))
     else:  # known only now, from the file
-        text = PIPELINE.replace("send_batch_size = 1", "timeout = nonsensitive(local.file.key.content)")
+        text = PIPELINE.replace(
+            "send_batch_size = 1", "timeout = nonsensitive(local.file.key.content)"
+        )
         with pytest.raises(RiverError, match="is no duration"):
             graph.load(configuration(text))
     assert graph.cells() == before
@@ -192,7 +198,7 @@ def test_a_bad_configuration_changes_nothing(graph, fake, reason):
 def test_what_cannot_start_is_unhealthy_refuses_and_is_tried_again(graph, fake):
     fake.broken.add("otelcol.exporter.otlp.out")
     graph.load(configuration(PIPELINE))
-    with pytest.raises(OtelautoError, match="otlp.out: its port is in use"):
+    with pytest.raises(OtelautoError, match="out: its port is in use"):
         graph.must_run()
     cells = graph.cells()
     assert cells["otelcol.exporter.otlp.out"].health() == (Health.UNHEALTHY, "its port is in use")
@@ -206,7 +212,7 @@ def test_what_cannot_start_is_unhealthy_refuses_and_is_tried_again(graph, fake):
 
 
 def test_a_bad_new_export_leaves_what_runs(graph, fake):
-    text = PIPELINE.replace("send_batch_size = 1", "timeout = nonsensitive(local.file.key.content)")
+    text = PIPELINE.replace("send_batch_size = 1", FROM_FILE)
     fake.content_of_files = "1s"
     graph.load(configuration(text))
     fake.content_of_files = "nonsense"

@@ -17,7 +17,7 @@ from typing import Final
 
 from otelauto.agent.check import Configuration, Node, evaluated
 from otelauto.agent.pipeline import Context, Health, Running
-from otelauto.agent.relay import RELAYS, Relay
+from otelauto.agent.relay import RELAYS, HandlerRelay, Relay
 from otelauto.agent.river.values import Capsule, Value
 from otelauto.agent.running import runner
 from otelauto.agent.schema import Decoded
@@ -119,10 +119,16 @@ class Graph:
         self._carry_out(plan)
 
     def retry(self) -> None:
-        """Try again to start what could not be."""
-        for cell in self.cells().values():
+        """Try again to start what could not be, made anew."""
+        for name, cell in self.cells().items():
             if not cell.started:
-                self._start(cell)
+                kind = self._runners(cell.node.schema.name)
+                try:
+                    cell.running = kind(self._context(name), cell.content)
+                except OtelautoError as error:
+                    cell.problem = error.message
+                else:
+                    self._start(cell)
 
     def must_run(self) -> None:
         """Raises :class:`OtelautoError` with the first component that could not be started."""
@@ -154,6 +160,10 @@ class Graph:
         plan.cells[name] = Cell(node, content, running)
         plan.made.append(name)
         plan.exports[name] = self._exported(name, running)
+        for export, value in running.exports.items():
+            relay = plan.exports[name][export].inner if isinstance(value, Capsule) else None
+            if isinstance(relay, HandlerRelay):
+                relay.announce(value.inner)
 
     def _keep(self, name: str, cell: Cell, plan: _Plan) -> None:
         plan.cells[name] = cell
@@ -207,7 +217,9 @@ class Graph:
             cell.running.start()
         except Exception as error:
             cell.problem = error.message if isinstance(error, OtelautoError) else repr(error)
-            log.error("%s could not be started: %s", name, cell.problem)
+            log.warning("%s could not be started: %s", name, cell.problem)
+            cell.started = True  # a part of it may be
+            self._stop(cell, 0.0)
             for relay in self._relays_of(name):
                 relay.cut(cell.problem)
             return
@@ -221,14 +233,14 @@ class Graph:
             if cell.started:
                 cell.running.stop(deadline_s)
         except Exception as error:
-            log.error("%s could not be stopped: %r", cell.node.block.id, error)
+            log.warning("%s could not be stopped: %r", cell.node.block.id, error)
         cell.started = False
 
 
 def ordered(nodes: Mapping[str, Node]) -> list[str]:
     """The ids, those that others need before them. There are no cycles."""
     found: dict[str, None] = {}
-    way = [(name, iter(nodes[name].needs)) for name in reversed(nodes)]
+    way = [(name, iter(nodes[name].needs)) for name in reversed(list(nodes))]
     while way:
         name, needs = way[-1]
         needed = next((n for n in needs if n in nodes and n not in found), None)
@@ -258,5 +270,3 @@ def same(one: Value, other: Value) -> bool:
 def _where(node: Node) -> str:
     line, column = node.block.position.line, node.block.position.column
     return f"{node.source.name}:{line}:{column}: {node.block.id}"
-
-

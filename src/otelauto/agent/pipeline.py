@@ -45,7 +45,7 @@ class Refused(Exception):  # noqa: N818 - what a consumer says, not what broke
 class Payload(Generic[Message]):
     """``items`` spans or data points, as a message of opentelemetry-proto, as its bytes, or both:
     each is made of the other when it is asked for. One payload goes to several consumers: nobody
-    changes it, or its message.
+    changes it, or its message. ``parsed`` is the message of ``content`` where it is known already.
 
     Bytes of several such messages, one behind another, are the bytes of their union (Protocol
     Buffers, encoding: the elements of repeated fields add up).
@@ -54,14 +54,23 @@ class Payload(Generic[Message]):
     __slots__ = ("_encoded", "_message", "_type", "items")
 
     def __init__(
-        self, kind: type[Message], items: int, content: Message | bytes | Sequence[bytes]
+        self,
+        kind: type[Message],
+        items: int,
+        content: Message | bytes | Sequence[bytes],
+        parsed: Message | None = None,
     ) -> None:
         self._type: type[Message] = kind
         self.items = items
-        self._message: Message | None = content if isinstance(content, kind) else None
+        self._message: Message | None = content if isinstance(content, kind) else parsed
         self._encoded: bytes | None = None
         if not isinstance(content, kind):
             self._encoded = content if isinstance(content, bytes) else b"".join(content)
+
+    @property
+    def kind(self) -> type[Message]:
+        """The type of the message."""
+        return self._type
 
     @property
     def encoded(self) -> bytes:

@@ -118,6 +118,12 @@ class AppenderRelay(_Counting):
 class HandlerRelay(Relay):
     """An :class:`otelauto.agent.pipeline.Handler`."""
 
+    def announce(self, target: object) -> None:
+        """``target`` is made and not yet started: good enough for those that are made with it."""
+        with self._changed:
+            if self._target is None:
+                self._target, self._changing = target, False
+
     def headers(self) -> Mapping[str, str]:
         """Raises :class:`OtelautoError` if there is no handler now."""
         try:

@@ -17,6 +17,7 @@ from otelauto import logs
 from otelauto.agent.check import Configuration, check, evaluated
 from otelauto.agent.commands import STANDARD_INPUT, files, read
 from otelauto.agent.graph import Graph
+from otelauto.agent.page import Page
 from otelauto.agent.river.covering import shown
 from otelauto.agent.river.diagnostics import RiverError
 from otelauto.agent.secrets import secrets
@@ -38,7 +39,7 @@ class Agent:
         self, path: str, storage: Path, environ: Mapping[str, str] = os.environ, *,
         debug: bool = False,
     ) -> None:  # fmt: skip
-        self._path = path
+        self.path = path
         self._environ = environ
         self._debug = debug
         self._said: set[str] = set()
@@ -91,14 +92,14 @@ class Agent:
     def _reload(self) -> str:
         """What is wrong with the new configuration; then the old one goes on."""
         try:
-            if self._path == STANDARD_INPUT:
+            if self.path == STANDARD_INPUT:
                 raise ConfigError("Standard input cannot be read again.", "Give a file.")
             self._load()
         except OtelautoError as error:
             said = error.diagnostics if isinstance(error, RiverError) else ()
             self.reload_error = logs.masked(shown(said) if said else str(error))
             self.counters.add(RELOADS, 1, "failed")
-            log.error("the configuration is not used, the earlier one goes on: %s", error.message)
+            log.warning("the configuration is not used, the earlier one goes on: %s", error.message)
         else:
             self.reload_error = ""
             self.counters.add(RELOADS, 1, "done")
@@ -106,7 +107,7 @@ class Agent:
         return self.reload_error
 
     def _load(self) -> None:
-        configuration = check(read(files(self._path)), self._environ)
+        configuration = check(read(files(self.path)), self._environ)
         self._warn(configuration)
         contents = [cell.content for cell in self.graph.cells().values()]
         contents += [node.content for node in configuration.nodes.values()]
@@ -163,11 +164,20 @@ def run(path: str, listen: str, storage: Path, *, debug: bool = False) -> int:
     """
     logs.setup("DEBUG" if debug else "INFO")
     agent = Agent(path, storage, debug=debug)
+    page = Page(agent, listen) if listen else None
     with _signals(agent):
         try:
+            if page is not None:
+                page.start()
             agent.start()
+            if page is not None:
+                page.ready = True
             log.info("running %d components", len(agent.graph.cells()))
             agent.serve()
         finally:
+            if page is not None:
+                page.ready = False
             agent.stop()
+            if page is not None:
+                page.stop()
     return 0

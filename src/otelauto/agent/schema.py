@@ -100,6 +100,15 @@ class Decoded:
             return decode(argument.default, argument)
         return None if isinstance(value, Unknown) else value
 
+    def section(self, name: str) -> Decoded:
+        """The block ``name``, which cannot be repeated; where it is not given, its defaults."""
+        found = self.blocks.get(name)
+        if found:
+            return found[0]
+        schema = self.schema.block(name)
+        assert schema is not None  # noqa: S101 - of the schema's own names
+        return Decoded(schema)
+
     def given(self, names: Iterable[str]) -> list[str]:
         """Those of ``names`` that are set, as arguments or as blocks."""
         return [name for name in names if name in self.arguments or self.blocks.get(name)]

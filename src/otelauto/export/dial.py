@@ -199,8 +199,8 @@ class _Incoming(io.RawIOBase):
 class TimedConnection(HTTPConnection):
     """An HTTP connection, over TLS with a ``context``, that is held to a deadline.
 
-    :meth:`open` and each request after :meth:`until` raise TimeoutError when it has passed.
-    ``server_name`` is what the server's certificate has to be for, if not for the host.
+    :meth:`open` and each request after :meth:`until` raise TimeoutError when it has passed. The
+    server's certificate is to be for ``server_name``, if that is not empty.
     """
 
     def __init__(

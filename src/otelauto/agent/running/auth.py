@@ -41,7 +41,7 @@ class _Auth(Running):
         return self._fields
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request has the same fields; takes as long for a wrong one as for a right one."""
+        """Whether a request has the same fields; takes as long for wrong ones as for right ones."""
         right = True
         for name, value in self._fields.items():
             given = headers.get(name, "").encode("utf-8", "surrogateescape")
