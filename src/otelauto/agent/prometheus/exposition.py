@@ -92,12 +92,11 @@ class Exposition:
         if last:
             raise ExpositionError("the last line has no end")
         ended = False
-        for number, line in enumerate(lines, 1):
+        for number, given in enumerate(lines, 1):
+            line = given if self._openmetrics else given.strip(" \t\r")
             try:
                 if ended:
                     raise ExpositionError("there is something behind # EOF")
-                if not self._openmetrics:
-                    line = line.strip(" \t\r")
                 if line.startswith("#"):
                     ended = self._comment(line)
                 elif line:

@@ -81,7 +81,7 @@ def encoded_histogram(histogram: NativeHistogram, timestamp_ms: int) -> bytes:
     return b"".join(
         (
             integer(1, STALE_COUNT if stale else histogram.count),
-            double(2, histogram.sum),
+            double(3, histogram.sum),
             integer(4, zigzag(histogram.schema)),
             double(5, histogram.zero_threshold),
             integer(6, histogram.zero_count),

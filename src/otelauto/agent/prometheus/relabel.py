@@ -98,6 +98,8 @@ def _plain(regex: str, at: int, out: list[str], flagged: list[int]) -> int:
         if len(flagged) == 1:
             raise re.error("unexpected )", regex, at)
         char = ")" * (1 + flagged.pop())
+    elif regex.startswith("{,", at):  # no repetition in Go
+        char = r"\{"
     out.append(char)
     return at + 1
 
