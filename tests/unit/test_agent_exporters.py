@@ -209,6 +209,7 @@ def test_credentials_are_not_sent_in_plaintext(make):
         ('compression = "snappy"', "snappy"),
         ('tls {\nca_pem = "no certificate"\n}', "cannot be used"),
         ("tls {\ninsecure_skip_verify = true\n}", "not supported with gRPC"),
+        ('tls {\nmin_version = "TLS 1.3"\n}', "min_version"),
         ('tls {\ncipher_suites = ["x"]\n}', "cipher_suites"),
     ],
 )
