@@ -93,7 +93,7 @@ def _section(
     yield f'<section id="{escape(name)}"><h2>{escape(name)} '
     yield f'<span class="state" style="background:{COLOURS[health]}">{health}</span></h2>'
     if why:
-        yield f"<pre>{escape(why)}</pre>"
+        yield f"<pre>{escape(logs.masked(why))}</pre>"
     where = cell.node.block.position
     yield f'<div class="dim">{escape(cell.node.source.name)}:{where.line}</div>'
     lines = "\n".join(_arguments(cell.content, ""))
