@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from tests.e2e.harness import servers
 from tests.e2e.harness.backends import Gate, Prometheus
 from tests.e2e.harness.otelauto import PROGRAM, Otelauto
-from tests.e2e.harness.process import Process, accepts, free_port, wait_until
-from tests.e2e.harness.receiver import GrpcReceiver, attributes
+from tests.e2e.harness.process import Process, free_port, wait_until
+from tests.e2e.harness.receiver import GrpcReceiver, Receiver, attributes
 from tests.e2e.test_attach import BY_NAME
 from tests.e2e.test_otlp import CLEAR, REQUESTS, ask
 from tests.house.scan import ROOT
@@ -28,38 +29,37 @@ MIMIR, TEMPO = "734432", "99"
 PUSHED = "sum(http_server_request_duration_seconds_count)"
 
 
-class Agent:
-    """``otelauto agent run`` of the document's file; the receiver's ports are free ones."""
+BEYLA = """
+beyla.ebpf "here" {
+  open_port = "%d"
+  output { traces = [otelcol.exporter.otlphttp.there.input] }
+}
+otelcol.exporter.otlphttp "there" {
+  client { endpoint = "http://127.0.0.1:%d" }
+}
+"""
 
-    def __init__(self, directory: Path, gate: Gate, key: str) -> None:
-        self.page, self.grpc, self.http = free_port(), free_port(), free_port()
+
+class Agent:
+    """``otelauto agent run`` of a file."""
+
+    def __init__(self, directory: Path, text: str, variables: Mapping[str, str]) -> None:
+        self.page = free_port()
         self._directory = directory
-        text = RIVER
-        for kind, port in (("grpc", self.grpc), ("http", self.http)):
-            bound = f'{kind} {{\n    endpoint = "127.0.0.1:{port}"\n  }}'
-            assert f"{kind} {{}}" in text
-            text = text.replace(f"{kind} {{}}", bound)
-        self.file = directory / "agent-config.river"
-        self.file.write_text(text)
-        self._variables = {
-            "MIMIR_USER": MIMIR,
-            "MIMIR_ENDPOINT": f"localhost:{gate.mimir}",
-            "GRAFANA_API_KEY": key,
-            "TEMPO_ENDPOINT": f"localhost:{gate.tempo}",
-            "TEMPO_USER": TEMPO,
-            "SSL_CERT_FILE": gate.certificate,
-        }
+        self._variables = variables
+        self._file = directory / "agent-config.river"
+        self._file.write_text(text)
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[Process]:
+    def running(self, ends_with: int = 0) -> Iterator[Process]:
         words = [
-            PROGRAM, "agent", "run", self.file, "--storage.path", self._directory / "data",
+            PROGRAM, "agent", "run", self._file, "--storage.path", self._directory / "data",
             "--server.http.listen-addr", f"127.0.0.1:{self.page}",
         ]  # fmt: skip
         with Process(words, self._directory / "agent.err", env=self._variables) as process:
-            process.wait_for(lambda: accepts(self.http) and accepts(self.grpc), "it listens", 30)
+            process.wait_for(lambda: self.ask("/-/ready").startswith("Agent is R"), "ready", 30)
             yield process
-            assert process.stop() == 0, process.stderr()
+            assert process.stop() == ends_with, process.stderr()
 
     def ask(self, path: str = "/") -> str:
         """A page; that of an error, too."""
@@ -69,6 +69,8 @@ class Agent:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             return error.read().decode()
+        except urllib.error.URLError:
+            return ""
 
     def counted(self, name: str, component: str, label: str = "") -> int:
         """A counter of a component; 0 if nothing was counted."""
@@ -77,8 +79,29 @@ class Agent:
         return sum(int(float(row.rpartition(" ")[2])) for row in rows if label in row)
 
 
+class DocumentsAgent(Agent):
+    """That of the document's file; the receiver's ports are free ones."""
+
+    def __init__(self, directory: Path, gate: Gate, key: str) -> None:
+        self.grpc, self.http = free_port(), free_port()
+        text = RIVER
+        for kind, port in (("grpc", self.grpc), ("http", self.http)):
+            bound = f'{kind} {{\n    endpoint = "127.0.0.1:{port}"\n  }}'
+            assert f"{kind} {{}}" in text
+            text = text.replace(f"{kind} {{}}", bound)
+        variables = {
+            "MIMIR_USER": MIMIR,
+            "MIMIR_ENDPOINT": f"localhost:{gate.mimir}",
+            "GRAFANA_API_KEY": key,
+            "TEMPO_ENDPOINT": f"localhost:{gate.tempo}",
+            "TEMPO_USER": TEMPO,
+            "SSL_CERT_FILE": gate.certificate,
+        }
+        super().__init__(directory, text, variables)
+
+
 @contextlib.contextmanager
-def instrumented(directory: Path, agent: Agent) -> Iterator[int]:
+def instrumented(directory: Path, agent: DocumentsAgent) -> Iterator[int]:
     """The port of a service that an instrumenter watches, with the document's configuration."""
     with servers.running(BY_NAME["c-epoll"], directory) as service:
         yaml = INSTRUMENTER.replace("443", str(service.port)).replace("4318", str(agent.http))
@@ -119,7 +142,7 @@ def test_a_wrong_key_is_seen_and_loses_nothing(tmp_path: Path) -> None:
         prometheus = stack.enter_context(Prometheus(tmp_path))
         gate = stack.enter_context(Gate(tmp_path, prometheus.port, receiver.port).open())
         gate.admit({MIMIR: WRONG, TEMPO: WRONG})
-        agent = Agent(tmp_path, gate, KEY)
+        agent = DocumentsAgent(tmp_path, gate, KEY)
         with agent.running() as process:
             with instrumented(tmp_path, agent) as port:
                 ask(port, REQUESTS)
@@ -148,3 +171,21 @@ def test_a_wrong_key_is_seen_and_loses_nothing(tmp_path: Path) -> None:
             )
             assert agent.ask("/-/healthy") == "All components are healthy.\n"
     assert "401" in gate.statuses()
+
+
+def test_the_instrumenter_as_a_component(tmp_path: Path) -> None:
+    """It is watched, and does not outlive the agent, not even a killed one."""
+    with contextlib.ExitStack() as stack:
+        receiver = stack.enter_context(Receiver())
+        service = stack.enter_context(servers.running(BY_NAME["c-epoll"], tmp_path))
+        agent = Agent(tmp_path, BEYLA % (service.port, receiver.port), {})
+        with agent.running(ends_with=-signal.SIGKILL) as process:
+            process.wait_for(lambda: "watching " in process.stderr(), "it watches", 30)
+            ask(service.port, REQUESTS)
+            wait_until(lambda: len(receiver.spans()) >= REQUESTS + 1, "the spans came", 30)
+            assert agent.ask("/-/healthy") == "All components are healthy.\n"
+            (_, child) = process.pids()
+            process.popen.kill()
+            wait_until(lambda: not Path(f"/proc/{child}").exists(), "it ended, too", 30)
+        paths = [attributes(span.attributes)["url.path"] for _, span in receiver.spans()]
+        assert len(set(paths)) == len(paths) == REQUESTS + 1

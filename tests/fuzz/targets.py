@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import outside, prometheus, river, serving
+from tests.fuzz import outside, prometheus, river, serving, telemetry
 from tests.wire.http2 import TALKS, End, asks, message, says
 from tests.wire.transcripts import TRANSCRIPTS
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Reader, Wire
@@ -183,6 +183,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     **river.TARGETS,
     **prometheus.TARGETS,
     **serving.TARGETS,
+    **telemetry.TARGETS,
 }
 
 
@@ -196,6 +197,8 @@ def seeds(target: str) -> list[bytes]:
         return river.seeds(target)
     if target in serving.TARGETS:
         return serving.seeds(target)
+    if target in telemetry.TARGETS:
+        return telemetry.seeds(target)
     if target == "calls":
         bodies = (message(3), message(200)[:50], message(0) * 5, b"grpc-status: 5\r\n", b"100m")
         return [bytes([len(each) & 0xFE]) + each for each in (*bodies, b"\x80\0\0\0\2a:")]

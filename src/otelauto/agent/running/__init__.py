@@ -11,6 +11,7 @@ from otelauto.errors import ConfigError
 
 # Component name to module and class.
 RUNNERS: Final[dict[str, str]] = {
+    "beyla.ebpf": "beyla.BeylaEbpf",
     "local.file": "files.LocalFile",
     "otelcol.auth.basic": "auth.Basic",
     "otelcol.auth.bearer": "auth.Bearer",

@@ -23,7 +23,7 @@ Getter = Callable[[Any], Any]  # from an item's surroundings to a value; None is
 MAX_DEPTH = 50
 _TOKEN = re.compile(
     r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")
-    |(?P<bytes>0x[0-9a-fA-F]+)
+    |(?P<bytes>0x(?:[0-9a-fA-F]{2})+)
     |(?P<number>-?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<sign>==|!=|<=|>=|[<>()\[\],.]))""",
