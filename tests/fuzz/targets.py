@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import outside, river, serving, telemetry
+from tests.fuzz import outside, prometheus, river, serving, telemetry
 from tests.wire.http2 import TALKS, End, asks, message, says
 from tests.wire.transcripts import TRANSCRIPTS
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Reader, Wire
@@ -181,6 +181,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "redaction": redaction,
     **outside.TARGETS,
     **river.TARGETS,
+    **prometheus.TARGETS,
     **serving.TARGETS,
     **telemetry.TARGETS,
 }
@@ -190,6 +191,8 @@ def seeds(target: str) -> list[bytes]:
     """Inputs to start from."""
     if target in outside.TARGETS:
         return outside.seeds(target)
+    if target in prometheus.TARGETS:
+        return prometheus.seeds(target)
     if target in river.TARGETS:
         return river.seeds(target)
     if target in serving.TARGETS:

@@ -7,7 +7,7 @@ import pytest
 from opentelemetry.proto.metrics.v1 import metrics_pb2 as otlp
 from tests.unit.prometheus_parts import Store, bits, content_of, context_of, labels
 
-from otelauto.agent.pipeline import STALE, Metadata, NativeHistogram, Payload, Refused, Traces
+from otelauto.agent.pipeline import STALE, Metadata, NativeHistogram, Payload, Refused
 from otelauto.agent.prometheus.convert import (
     POINTS_CONVERTED,
     POINTS_DROPPED,
@@ -68,7 +68,10 @@ def exponential(name, *points):
     return otlp.Metric(name=name, unit="s", exponential_histogram=found)
 
 
-def converted(data, options=Options(target_info=False, scope_labels=False), counters=None):
+PLAIN = Options(target_info=False, scope_labels=False)
+
+
+def converted(data, options=PLAIN, counters=None):
     converter = Converter(options, counters or Counters())
     samples, metadata = converter.convert(data, NOW_MS)
     return {sample.labels: sample for sample in samples}, metadata
@@ -182,7 +185,10 @@ def test_no_recorded_value_ends_the_series() -> None:
         gauge("g", number(1.0, flags=NO_VALUE)),
         histogram(
             "h",
-            point(otlp.HistogramDataPoint, flags=NO_VALUE, explicit_bounds=[1.0], bucket_counts=[0, 0]),
+            point(
+                otlp.HistogramDataPoint, flags=NO_VALUE, explicit_bounds=[1.0],
+                bucket_counts=[0, 0],
+            ),
         ),
         exponential("e", point(otlp.ExponentialHistogramDataPoint, flags=NO_VALUE)),
     ]  # fmt: skip
@@ -214,7 +220,9 @@ def test_what_is_not_cumulative_is_dropped_and_counted() -> None:
 def test_target_info_and_scopes() -> None:
     data = message(
         gauge("g", number(1.0)),
-        **{"service__name": "shop", "host__name": "web", "telemetry__sdk": "x"},
+        service__name="shop",
+        host__name="web",
+        telemetry__sdk="x",
     )
     found, _ = converted(data, Options(scope_info=True))
     assert {k: (s.value, s.timestamp_ms) for k, s in found.items()} == {
@@ -320,9 +328,7 @@ def test_the_component_passes_on_and_says_what_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize("kind", ["spans", "garbage"])
 def test_the_component_refuses_for_good_what_it_cannot_read(tmp_path, kind: str) -> None:
     exporter = ExporterPrometheus(context_of(tmp_path), content_of(EXPORTER, STORE=Store()))
+    take = exporter.traces if kind == "spans" else exporter.metrics
     with pytest.raises(Refused) as refused:
-        if kind == "spans":
-            exporter.traces(Traces(otlp.MetricsData, 1, b""))  # type: ignore[arg-type]
-        else:
-            exporter.metrics(Payload(otlp.MetricsData, 1, b"\xff"))
+        take(Payload(otlp.MetricsData, 1, b"\xff"))
     assert refused.value.permanent

@@ -32,10 +32,10 @@ BASE = dict(labels("m", a="foo", b="bar", c="baz"))
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('source_labels = ["a"]\nregex = "f(.*)"\ntarget_label = "d"\nreplacement = "ch${1}-ch${1}"',
+        ('source_labels = ["a"]\nregex = "f(.*)"\ntarget_label = "d"\nreplacement = "ch$1-ch${1}"',
          {**BASE, "d": "choo-choo"}),
-        ('source_labels = ["a", "b"]\nregex = "f(.*);(.*)r"\ntarget_label = "a"\n'
-         'replacement = "b${1}${2}m"', {**BASE, "a": "boobam"}),
+        (('source_labels = ["a", "b"]\nregex = "f(.*);(.*)r"\ntarget_label = "a"\n'
+          'replacement = "b${1}${2}m"'), {**BASE, "a": "boobam"}),
         ('source_labels = ["a"]\nregex = "oo"\ntarget_label = "d"\nreplacement = "x"', BASE),
         ('source_labels = ["a"]\nregex = "f.*"\ntarget_label = "a"\nreplacement = ""',
          {k: v for k, v in BASE.items() if k != "a"}),
@@ -53,8 +53,8 @@ BASE = dict(labels("m", a="foo", b="bar", c="baz"))
         ('source_labels = ["a"]\ntarget_label = "b"\naction = "keepequal"', None),
         ('source_labels = ["a"]\ntarget_label = "b"\naction = "dropequal"', BASE),
         ('source_labels = ["a"]\ntarget_label = "d"\naction = "uppercase"', {**BASE, "d": "FOO"}),
-        ('source_labels = ["a"]\ntarget_label = "d"\naction = "uppercase"\n---\n'
-         'source_labels = ["d"]\ntarget_label = "d"\naction = "lowercase"', {**BASE, "d": "foo"}),
+        (('source_labels = ["a"]\ntarget_label = "d"\naction = "uppercase"\n---\n'
+          'source_labels = ["d"]\ntarget_label = "d"\naction = "lowercase"'), {**BASE, "d": "foo"}),
         ('regex = "(b|c)"\naction = "labeldrop"', dict(labels("m", a="foo"))),
         ('regex = "__name__|c"\naction = "labelkeep"', dict(labels("m", c="baz"))),
         ('regex = "([ab])"\nreplacement = "bar_$1"\naction = "labelmap"',
@@ -107,6 +107,11 @@ def test_a_bad_rule_is_refused(text: str, problem: str) -> None:
         (r"[^]a]+", "b", "]"),
         (r"[a&&b]+", "&a", "c"),
         (r"[\]x-]+", "]-x", "y"),
+        (r"[+--]+", "+,-", "."),
+        (r"[--/]+", "-./", "+"),
+        (r"[a-c-]+", "b-", "d"),
+        (r"[[:digit:]-x]+", "1-x", "y"),
+        (r"a{2,3}", "aa", "a"),
         (r"(?<year>\d{4})", "2024", "24"),
         (r"\w+", "a_9", "\u00e9"),
         (r"a{,2}", "a{,2}", "aa"),
@@ -121,7 +126,8 @@ def test_expressions_are_those_of_go(regex: str, matching: str, other: str) -> N
 @pytest.mark.parametrize(
     "regex",
     [r"(a)\1", r"(?=a)", r"(?!a)", r"(?<=a)b", r"(?<!a)b", r"(?P=x)", r"(?>a)", r"a*+", r"(?#c)",
-     r"(?x)a", r"(?L)a", r"[a", r"a)", r"(a", r"\pL", r"x(?i)y", r"[[:^alpha:]]", "a" * 10_001],
+     r"(?x)a", r"(?L)a", r"[a", r"a)", r"(a", r"\pL", r"x(?i)y", r"[[:^alpha:]]", "a" * 10_001,
+     r"[a--b]", r"a{1001}", r"a{2,1001}"],
 )  # fmt: skip
 def test_what_go_does_not_have_is_refused(regex: str) -> None:
     with pytest.raises(ConfigError):

@@ -70,11 +70,11 @@ def test_exemplars_and_histograms(version: int) -> None:
     (histogram,) = (h for s in request.timeseries for h in s.histograms)
     spans = [(span.offset, span.length) for span in histogram.positive_spans]
     below = [(span.offset, span.length) for span in histogram.negative_spans]
-    assert NATIVE == NativeHistogram(
+    assert NativeHistogram(
         histogram.count_int, histogram.sum, histogram.schema, histogram.zero_threshold,
         histogram.zero_count_int, tuple(spans), tuple(histogram.positive_deltas), tuple(below),
         tuple(histogram.negative_deltas),
-    )  # fmt: skip
+    ) == NATIVE  # fmt: skip
     assert histogram.timestamp == 9
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -134,34 +135,40 @@ def test_external_labels_and_rules(tmp_path) -> None:
 @pytest.mark.parametrize("status", [500, 503, 429, 401, 403, None])
 def test_what_can_be_tried_again_is(tmp_path, status: int | None) -> None:
     wrong = (status, {}, b"not now") if status is not None else None
-    with web(script(wrong, wrong, wrong, wrong)) as server:
-        with agent(tmp_path, endpoint(server, NO_METADATA)) as running:
-            running.component.append(ONE)
-            wait_until(lambda: running.component.health()[0] is Health.UNHEALTHY, "seen")
-            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
-            wait_until(lambda: running.component.health()[0] is Health.HEALTHY, "well")
-            assert running.counted(SAMPLES_DROPPED, "refused") == 0
-            assert running.counted(REQUESTS_FAILED) >= 2
+    with (
+        web(script(wrong, wrong, wrong, wrong)) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA)) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.component.health()[0] is Health.UNHEALTHY, "seen")
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
+        wait_until(lambda: running.component.health()[0] is Health.HEALTHY, "well")
+        assert running.counted(SAMPLES_DROPPED, "refused") == 0
+        assert running.counted(REQUESTS_FAILED) >= 2
     assert len({request.body for request in server.requests}) == 1
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_what_is_refused_is_dropped_and_counted(tmp_path, status: int) -> None:
-    with web(script((status, {}, b"out of order sample"))) as server:
-        with agent(tmp_path, endpoint(server, NO_METADATA)) as running:
-            running.component.append(ONE)
-            wait_until(lambda: running.counted(SAMPLES_DROPPED, "refused") == 2, "dropped")
-            assert "out of order sample" in running.component.health()[1]
-            running.component.append([Sample(labels("m"), 1.0, 1)])
-            wait_until(lambda: running.counted(SAMPLES_SENT) == 1, "sent")
+    with (
+        web(script((status, {}, b"out of order sample"))) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA)) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, "refused") == 2, "dropped")
+        assert "out of order sample" in running.component.health()[1]
+        running.component.append([Sample(labels("m"), 1.0, 1)])
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 1, "sent")
 
 
 def test_429_is_refused_where_it_is_not_to_be_retried(tmp_path) -> None:
     quick = QUICK.replace("{\n", "{\nretry_on_http_429 = false\n", 1)
-    with web(script((429, {}, b""))) as server:
-        with agent(tmp_path, endpoint(server, NO_METADATA, quick)) as running:
-            running.component.append(ONE)
-            wait_until(lambda: running.counted(SAMPLES_DROPPED, "refused") == 2, "dropped")
+    with (
+        web(script((429, {}, b""))) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA, quick)) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, "refused") == 2, "dropped")
 
 
 def test_retry_after_is_honoured(tmp_path) -> None:
@@ -173,7 +180,7 @@ def test_retry_after_is_honoured(tmp_path) -> None:
         running.component.stop(0.3)
         assert len(server.requests) == 1
     with web(script()) as server:
-        text = endpoint(server, NO_METADATA + f'\nname = "http://127.0.0.1:1/"')
+        text = endpoint(server, NO_METADATA + '\nname = "http://127.0.0.1:1/"')
         # Another URL takes the place of the one that is gone.
         with agent(tmp_path, text) as running:
             wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent after a restart")
@@ -194,13 +201,15 @@ def test_no_series_is_twice_in_a_request_and_order_is_kept(tmp_path) -> None:
                 seen.setdefault(own, []).append(values[0])
             return None if next(lost) else OK
 
-    with web(answer) as server:
-        with agent(tmp_path, endpoint(server, NO_METADATA, queue)) as running:
-            for at in range(20):
-                running.component.append(
-                    [Sample(labels("m", n=str(n)), float(at), at) for n in range(50)]
-                )
-            wait_until(lambda: running.counted(SAMPLES_SENT) == 1000, "sent")
+    with (
+        web(answer) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA, queue)) as running,
+    ):
+        for at in range(20):
+            running.component.append(
+                [Sample(labels("m", n=str(n)), float(at), at) for n in range(50)]
+            )
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 1000, "sent")
     assert len(seen) == 50
     for values in seen.values():
         assert values == sorted(values)  # a repeated one is the newest, and equal
@@ -335,15 +344,15 @@ NATIVE = Sample(
 @pytest.mark.parametrize("wanted", [True, False])
 def test_exemplars_and_native_histograms(tmp_path, wanted: bool) -> None:
     given = f"send_exemplars = {wanted}\nsend_native_histograms = {wanted}".lower()
-    with web(script()) as server:
-        with agent(tmp_path, endpoint(server, f"{given}\n{NO_METADATA}")) as running:
-            running.component.append([Sample(labels("m"), 1.0, 1000, (EXEMPLAR,)), NATIVE, NATIVE])
-            wait_until(lambda: running.component._endpoints[0].pending == 0, "all")
-            off = running.counted(SAMPLES_DROPPED, "native_histograms_off")
-            assert (off, running.counted(SAMPLES_DROPPED, "repeated")) == (
-                (0, 1) if wanted else (2, 0)
-            )
-            assert running.counted(SAMPLES_SENT) == (2 if wanted else 1)
+    with (
+        web(script()) as server,
+        agent(tmp_path, endpoint(server, f"{given}\n{NO_METADATA}")) as running,
+    ):
+        running.component.append([Sample(labels("m"), 1.0, 1000, (EXEMPLAR,)), NATIVE, NATIVE])
+        wait_until(lambda: running.component._endpoints[0].pending == 0, "all")
+        off = running.counted(SAMPLES_DROPPED, "native_histograms_off")
+        assert (off, running.counted(SAMPLES_DROPPED, "repeated")) == ((0, 1) if wanted else (2, 0))
+        assert running.counted(SAMPLES_SENT) == (2 if wanted else 1)
     found = [s for r in server.requests for s in decoded_request(r.body).timeseries]
     assert sum(len(series.exemplars) for series in found) == (2 if wanted else 0)
     assert sum(len(series.histograms) for series in found) == (1 if wanted else 0)
@@ -358,10 +367,12 @@ WRITTEN = {
 
 def test_remote_write_2(tmp_path) -> None:
     about = [Metadata("m", "counter", "Help.", "s")]
-    with web(script(then=(204, WRITTEN, b""))) as server:
-        with agent(tmp_path, endpoint(server, V2)) as running:
-            running.component.append(ONE, about)
-            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
+    with (
+        web(script(then=(204, WRITTEN, b""))) as server,
+        agent(tmp_path, endpoint(server, V2)) as running,
+    ):
+        running.component.append(ONE, about)
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
     (request,) = server.requests
     assert request.headers["x-prometheus-remote-write-version"] == "2.0.0"
     proto = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
@@ -375,12 +386,14 @@ def test_remote_write_2(tmp_path) -> None:
 
 @pytest.mark.parametrize("answer", [OK, (415, {}, b"what?")])
 def test_a_server_of_1_only_gets_1(tmp_path, answer) -> None:
-    with web(script(answer)) as server:
-        with agent(tmp_path, endpoint(server, f"{V2}\n{NO_METADATA}")) as running:
-            running.component.append(ONE)
-            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
-            assert running.component.status()["endpoint protocol"] == "prometheus.WriteRequest"
-            assert running.counted(SAMPLES_DROPPED, "refused") == 0
+    with (
+        web(script(answer)) as server,
+        agent(tmp_path, endpoint(server, f"{V2}\n{NO_METADATA}")) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
+        assert running.component.status()["endpoint protocol"] == "prometheus.WriteRequest"
+        assert running.counted(SAMPLES_DROPPED, "refused") == 0
     versions = [r.headers["x-prometheus-remote-write-version"] for r in server.requests]
     assert versions == ["2.0.0", "0.1.0"]
     assert len(series_of(decoded_request(server.requests[1].body))) == 2
@@ -389,11 +402,13 @@ def test_a_server_of_1_only_gets_1(tmp_path, answer) -> None:
 @pytest.mark.parametrize(("status", "reason"), [(204, "not_written"), (400, "refused")])
 def test_what_2_did_not_write_is_counted(tmp_path, status: int, reason: str) -> None:
     some = WRITTEN | {"X-Prometheus-Remote-Write-Samples-Written": "1"}
-    with web(script((status, some, b""))) as server:
-        with agent(tmp_path, endpoint(server, V2)) as running:
-            running.component.append(ONE)
-            wait_until(lambda: running.counted(SAMPLES_SENT) == 1, "sent")
-            wait_until(lambda: running.counted(SAMPLES_DROPPED, reason) == 1, "dropped")
+    with (
+        web(script((status, some, b""))) as server,
+        agent(tmp_path, endpoint(server, V2)) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 1, "sent")
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, reason) == 1, "dropped")
 
 
 def test_what_is_too_old_is_dropped(tmp_path) -> None:
@@ -405,10 +420,12 @@ def test_what_is_too_old_is_dropped(tmp_path) -> None:
 
 def test_what_waited_longer_than_the_log_keeps_is_dropped(tmp_path) -> None:
     wal = 'wal {\nmin_keepalive_time = "1ms"\nmax_keepalive_time = "50ms"\n}'
-    with web(script(then=(503, {}, b""))) as server:
-        with agent(tmp_path, endpoint(server, NO_METADATA) + wal) as running:
-            running.component.append(ONE)
-            wait_until(lambda: running.counted(SAMPLES_DROPPED, "too_old") == 2, "dropped")
+    with (
+        web(script(then=(503, {}, b""))) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA) + wal) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, "too_old") == 2, "dropped")
 
 
 @pytest.mark.parametrize(
@@ -442,8 +459,6 @@ def test_a_directory_that_cannot_be_used(tmp_path) -> None:
 
 def test_tls_with_a_name_and_a_certificate_of_the_client(tmp_path) -> None:
     """Against a TLS server that asks for the client's certificate."""
-    import ssl
-
     server_cert, server_key = self_signed(tmp_path, "server")
     client_cert, client_key = self_signed(tmp_path, "client")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

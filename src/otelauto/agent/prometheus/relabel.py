@@ -33,8 +33,10 @@ _FOREIGN = re.compile(r"\(\?(?:[=!>#(]|<[=!]|P[=>])|[*+?}]\+")
 _ESCAPES = {"z": r"\Z", "C": None, "Z": None, "p": None, "P": None, "Q": None, "E": None}
 _FLAGS = re.compile(r"\(\?([a-zA-Z-]*)[:)]")
 _FLAGS_MAX = frozenset("ims-")
+_REPEAT = re.compile(r"\{(\d{1,9})(?:,(\d{0,9}))?\}", re.ASCII)
 
 LONGEST_REGEX: Final = 10_000
+REPEAT_MAX: Final = 1000  # RE2's, too
 
 
 def anchored(regex: str) -> re.Pattern[str]:
@@ -98,6 +100,10 @@ def _plain(regex: str, at: int, out: list[str], flagged: list[int]) -> int:
         if len(flagged) == 1:
             raise re.error("unexpected )", regex, at)
         char = ")" * (1 + flagged.pop())
+    elif (found := _REPEAT.match(regex, at)) and any(
+        int(count or 0) > REPEAT_MAX for count in found.groups()
+    ):
+        raise re.error(f"{found[0]} repeats more often than {REPEAT_MAX} times", regex, at)
     elif regex.startswith("{,", at):  # no repetition in Go
         char = r"\{"
     out.append(char)
@@ -114,21 +120,24 @@ def _class(regex: str, at: int, out: list[str]) -> int:
     if regex.startswith("]", end):
         text += r"\]"
         end += 1
+    ranged = True  # whether a "-" here cannot be the middle of a range
     while end < len(regex) and regex[end] != "]":
         named = re.compile(r"\[:(\^?)(\w+):\]").match(regex, end)
         if named is not None:
             if named[1] or named[2] not in _CLASSES:
                 raise re.error(f"{named[0]} is not supported", regex, end)
             text += _CLASSES[named[2]]
-            end = named.end()
+            end, ranged = named.end(), True
         elif regex[end] == "\\":
             if regex[end + 1 : end + 2] in _ESCAPES:
                 raise re.error(f"{regex[end : end + 2]} is not supported", regex, end)
             text += regex[end : end + 2]
-            end += 2
+            end, ranged = end + 2, False
         else:
-            # "[", "&", "~", "|" and "-" twice may get a meaning in Python's classes; not in Go's.
-            text += f"\\{regex[end]}" if regex[end] in "[&~|" else regex[end]
+            # These may get another meaning in Python's classes one day; not in Go's.
+            escaped = regex[end] in "[&~|" or (regex[end] == "-" and ranged)
+            text += f"\\{regex[end]}" if escaped else regex[end]
+            ranged = regex[end] == "-" and not escaped
             end += 1
     if end >= len(regex):
         raise re.error("missing closing ]", regex, at)
