@@ -28,6 +28,7 @@ from tests.unit.prometheus_parts import (
 )
 
 from otelauto.agent.pipeline import STALE, Exemplar, Health, Metadata, NativeHistogram, Sample
+from otelauto.agent.prometheus import endpoint as endpoint_module
 from otelauto.agent.prometheus.counted import (
     METADATA_SENT,
     REQUESTS_FAILED,
@@ -37,6 +38,7 @@ from otelauto.agent.prometheus.counted import (
     SAMPLES_SENT,
     SAMPLES_WRITTEN,
 )
+from otelauto.agent.prometheus.endpoint import Endpoint
 from otelauto.agent.running.remote_write import RemoteWrite
 from otelauto.counters import Counters
 from otelauto.errors import ConfigError, OtelautoError
@@ -241,6 +243,24 @@ def test_a_stop_delivers_and_a_start_goes_on(tmp_path) -> None:
             running.component.append([Sample(labels("m"), 1.0, 5000)])
         assert running.counted(SAMPLES_SENT) == 1
     assert len(writes(server)) == 2
+
+
+def test_a_failure_within_does_not_lose_what_was_read(tmp_path, monkeypatch) -> None:
+    with web(script()) as server, agent(tmp_path, endpoint(server, NO_METADATA)) as running:
+        sound = Endpoint._deliver
+        broken = iter([True, True])
+
+        def deliver(self, window):
+            if next(broken, False):
+                raise RuntimeError("a defect")
+            return sound(self, window)
+
+        monkeypatch.setattr(Endpoint, "_deliver", deliver)
+        monkeypatch.setattr(endpoint_module, "AGAIN_S", 0.01)
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent all the same")
+        assert running.counted(REQUESTS_FAILED) == 2
+    assert len(received(server)) == 2
 
 
 def test_two_endpoints_each_at_its_own_pace(tmp_path) -> None:

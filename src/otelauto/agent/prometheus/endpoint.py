@@ -51,6 +51,8 @@ from otelauto.export.protobuf import fields
 from otelauto.export.transport import Answer, Verdict
 
 GATHER_MAX: Final = 50_000  # samples of a window: memory, and what may be sent again after a kill
+AGAIN_S: Final = 1.0  # after something that should not have happened
+FAILING_S: Final = 2.0  # for an endpoint that fails when the agent stops
 _POSITION: Final = struct.Struct("<4sQQ")
 _MAGIC: Final = b"OaP1"
 _CHECKSUM: Final = struct.Struct("<I")
@@ -133,8 +135,8 @@ class Endpoint:
         """Find where an earlier process stopped; a new endpoint begins at ``otherwise``."""
         self._path = directory / f"{self.identity}.position"
         self.position = read_position(self._path) or otherwise
-        if not self._wal.start() <= self.position <= self._wal.end():
-            self.position = self._wal.start()
+        # A loss of power may have left less of the log than was read of it.
+        self.position = max(self._wal.start(), min(self.position, self._wal.end()))
         self._done = self._wal.total - self._wal.behind(self.position)
         self._store()
         self._reader = Reader(self._wal, self.position)
@@ -145,7 +147,8 @@ class Endpoint:
 
     def end(self, deadline_s: float) -> None:
         """Begin to end: deliver what waits, for so long at most; the rest stays in the log."""
-        self._until = time.monotonic() + deadline_s
+        # What an endpoint that does not answer has not got is safe in the log.
+        self._until = time.monotonic() + (min(deadline_s, FAILING_S) if self.error else deadline_s)
         self._closing.set()
         with self._wal.grown:
             self._wal.grown.notify_all()
@@ -178,10 +181,19 @@ class Endpoint:
             try:
                 if not self._turn():
                     return
-            except OSError as error:
-                self._report(f"the log cannot be read or written: {error}")
-                if self._closing.wait(1.0):
+            except Exception as error:
+                self._log.exception("%s: %s", self.name, error)
+                self._report(f"a window could not be sent: {error!r}")
+                self._rewind()
+                if self._closing.wait(AGAIN_S):
                     return
+
+    def _rewind(self) -> None:
+        """Read again from where delivery stopped; what was read of it counts as never seen."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader, self._lookahead = Reader(self._wal, self.position), None
+        self._targets, self._record_targets, self._record_series = {}, [], []
 
     def _turn(self) -> bool:
         """Gather and deliver one window; false when it is time to end."""

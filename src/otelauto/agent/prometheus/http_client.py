@@ -231,7 +231,10 @@ class HttpClient:
         if given:
             name = f"{url.scheme}_proxy"
             environ = {name: given, "no_proxy": self._block["no_proxy"] or ""}
-            return proxy_for(url.scheme, url.host, url.port, environ, local=True)
+            try:
+                return proxy_for(url.scheme, url.host, url.port, environ, local=True)
+            except ConfigError as error:
+                raise ConfigError('"proxy_url" does not name an HTTP proxy', error.remedy) from None
         if self._block["proxy_from_environment"]:
             return proxy_for(url.scheme, url.host, url.port, self._environ)
         return None
