@@ -127,6 +127,29 @@ def test_a_full_batch_processor_gives_back_and_loses_nothing(
         made[part("batch")].traces(traces(spans(5)))
 
 
+def test_what_piled_up_goes_in_batches_of_the_usual_size(tmp_path: Path) -> None:
+    with agent(one("batch", 'timeout = "1ms"\n  send_batch_size = 10'), tmp_path) as made:
+        made.sink.free.clear()
+        for number in range(40):
+            made[part("batch")].traces(traces(spans(5, 1 + 5 * number)))
+        made.sink.free.set()
+        wait_until(lambda: made.sink.items == 200, "all")
+        assert max(each.items for each in made.sink.payloads) <= 10
+        assert numbers(made.sink.spans()) == list(range(1, 201))
+
+
+def test_a_consumer_that_holds_on_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "LAST_S", 0.0)
+    with agent(one("batch", 'timeout = "1ms"'), tmp_path) as made:
+        made.sink.free.clear()
+        made[part("batch")].traces(traces(spans(3)))
+        made[part("batch")].stop(0.1)
+        assert made.count(part("batch"), ITEMS_GIVEN_UP, "shutdown") == 3
+        made.sink.free.set()
+
+
 def test_what_nobody_takes_is_counted_at_the_end(tmp_path: Path) -> None:
     with agent(one("batch", 'timeout = "1ms"'), tmp_path) as made:
         made.sink.always = Refused("away")
