@@ -188,6 +188,19 @@ def test_what_is_behind_decides(made: Agent) -> None:
     assert made.sink.items == 9
 
 
+def test_a_fault_of_our_own_is_said_and_logged(
+    made: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(payload: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(made.sink, "traces", broken)
+    assert ask(made)[0] == 500
+    assert call(made)[0] is grpc.StatusCode.INTERNAL
+    kinds = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert kinds == [ZeroDivisionError] * 2
+
+
 def test_a_port_in_use_is_an_error(made: Agent, tmp_path: Path) -> None:
     for protocol in ("http", "grpc"):
         port = made[RECEIVER].ports[protocol]
