@@ -21,6 +21,7 @@ from benches.agent import at_rates, growth, memory, rest
 from benches.aggregation import aggregation
 from benches.harness import BENCHES, RESULTS, Bench, BenchError, Settings
 from benches.lane import lane
+from benches.pipeline import pipeline
 from benches.programs import programs
 from benches.report import Section, facts, merged, page
 from benches.saturation import saturation
@@ -42,6 +43,7 @@ ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
     "growth": growth,
     "rest": rest,
     "startup": startup,
+    "agent": pipeline,
     "scrape": scrapes,
     "encode": encode,
     "programs": programs,

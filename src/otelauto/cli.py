@@ -40,8 +40,9 @@ _SWITCHES = {"--system-wide": "true", "--print": "text"}  # flags without a valu
 _COMMON_FLAGS = (
     "-config", "--config", "--debug", "--help", "-h", "--version", "--print-json",
 )  # fmt: skip
-_COMMAND_FLAGS = ("--check", "--output", "--raw", "--seconds", "--write")
-_AGENT_FLAGS = {"--debug", "--help", "-h", "--version", "--write"}
+_RUN_FLAGS = ("--server.http.listen-addr", "--storage.path")  # of the agent
+_COMMAND_FLAGS = ("--check", "--output", "--raw", "--seconds", "--write", *_RUN_FLAGS)
+_AGENT_FLAGS = {"--debug", "--help", "-h", "--version", "--write", *_RUN_FLAGS}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -150,14 +151,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_agent(commands: Any) -> None:
     """The commands of the agent, whose configuration is not that of the rest."""
-    text = "format or check an agent's configuration (River, Alloy)"
+    text = "run, check or format an agent's pipeline (River, Alloy)"
     agent = commands.add_parser("agent", help=text, description=text, allow_abbrev=False)
     actions = agent.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    many = "the file, or a directory of .river and .alloy files; - is standard input"
     for name, what, operand in (
+        ("run", "receive, process and send as a configuration says", many),
         ("fmt", "print a configuration in its standard form", "the file; - is standard input"),
-        ("check", "say everything that is wrong with a configuration",
-         "the file, or a directory of .river and .alloy files; - is standard input"),
-    ):  # fmt: skip
+        ("check", "say everything that is wrong with a configuration", many),
+    ):
         action = actions.add_parser(name, help=what, description=what, allow_abbrev=False)
         quiet: Any = argparse.SUPPRESS
         debug = "show tracebacks"
@@ -165,6 +167,16 @@ def _add_agent(commands: Any) -> None:
         action.add_argument("file", metavar="FILE", help=operand)
         if name == "fmt":
             action.add_argument("--write", action="store_true", help="write it back to the file")
+        elif name == "run":
+            address, storage = _RUN_FLAGS
+            action.add_argument(
+                address, dest="listen", metavar="HOST:PORT", default="127.0.0.1:12345",
+                help="where its page is; empty: nowhere (default: 127.0.0.1:12345)",
+            )  # fmt: skip
+            action.add_argument(
+                storage, dest="storage", metavar="DIRECTORY", default="data-agent",
+                help="what components keep over restarts (default: data-agent)",
+            )  # fmt: skip
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -257,6 +269,11 @@ def _replay(parsed: argparse.Namespace) -> int:
 
 
 def _agent(parsed: argparse.Namespace) -> int:
+    if parsed.action == "run":
+        run = importlib.import_module("otelauto.agent.run").run
+        return int(
+            run(parsed.file, parsed.listen, Path(parsed.storage), debug="debug" in vars(parsed))
+        )
     commands = importlib.import_module("otelauto.agent.commands")
     if parsed.action == "fmt":
         return int(commands.format_file(parsed.file, write=parsed.write))

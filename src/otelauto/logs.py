@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log lines on standard error: ``time=... level=INFO msg="..."``, without secrets."""
+"""Log lines on standard error: ``time=... level=INFO msg="..."`` or JSON, without secrets."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
@@ -49,24 +50,38 @@ class LineFormatter(logging.Formatter):
         self.tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
+        time, level, *texts = self._fields(record).items()
+        line = f"time={time[1]} level={level[1]}"
+        return line + "".join(f" {name}={quoted(text)}" for name, text in texts)
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, str]:
         moment = datetime.fromtimestamp(record.created, tz=UTC)
-        time = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        level = _NAMES.get(record.levelname, record.levelname)
-        line = f"time={time} level={level} msg={quoted(masked(record.getMessage()))}"
+        fields = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": _NAMES.get(record.levelname, record.levelname),
+            "msg": masked(record.getMessage()),
+        }
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            line += f" error={quoted(masked(f'{type(error).__name__}: {error}'))}"
+            fields["error"] = masked(f"{type(error).__name__}: {error}")
             if self.tracebacks:
-                text = "".join(traceback.format_exception(error))
-                line += f" traceback={quoted(masked(text))}"
-        return line
+                fields["traceback"] = masked("".join(traceback.format_exception(error)))
+        return fields
 
 
-def setup(level: str, stream: TextIO | None = None) -> None:
+class JsonFormatter(LineFormatter):
+    """The same fields as an object of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(self._fields(record))
+
+
+def setup(level: str, stream: TextIO | None = None, *, as_json: bool = False) -> None:
     """Log records of ``level`` (DEBUG, INFO, WARN, ERROR) and above to ``stream`` (stderr)."""
     number = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40}[level]
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(LineFormatter(tracebacks=number <= logging.DEBUG))
+    kind = JsonFormatter if as_json else LineFormatter
+    handler.setFormatter(kind(tracebacks=number <= logging.DEBUG))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)

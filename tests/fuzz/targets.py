@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tests.fuzz import outside, river, serving
+from tests.fuzz import outside, prometheus, river, serving, telemetry
 from tests.wire.http2 import (
     DATA,
     END_HEADERS,
@@ -270,7 +270,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "redaction": redaction,
     **outside.TARGETS,
     **river.TARGETS,
+    **prometheus.TARGETS,
     **serving.TARGETS,
+    **telemetry.TARGETS,
 }
 
 
@@ -278,10 +280,14 @@ def seeds(target: str) -> list[bytes]:
     """Inputs to start from."""
     if target in outside.TARGETS:
         return outside.seeds(target)
+    if target in prometheus.TARGETS:
+        return prometheus.seeds(target)
     if target in river.TARGETS:
         return river.seeds(target)
     if target in serving.TARGETS:
         return serving.seeds(target)
+    if target in telemetry.TARGETS:
+        return telemetry.seeds(target)
     if target == "calls":
         bodies = (message(3), message(200)[:50], message(0) * 5, b"grpc-status: 5\r\n", b"100m")
         return [bytes([len(each) & 0xFE]) + each for each in (*bodies, b"\x80\0\0\0\2a:")]

@@ -16,7 +16,7 @@ from otelauto.protocols.settings import ProtocolSettings
 
 # What each room may use beside itself. The wiring (the files next to the rooms) sees everything.
 ALLOWED = {
-    "agent": ("config.problems", "counters", "errors", "export"),
+    "agent": ("__version__", "config.problems", "counters", "errors", "export", "logs"),
     "config": ("errors",),
     "discover": ("kernel", "errors", "counters"),
     "export": ("spans", "flows.vocabulary", "hot.cells", "counters", "errors"),
@@ -28,7 +28,8 @@ ALLOWED = {
 }
 # What may be imported before it is needed: the rest is heavy, or is for development only.
 RUN_TIME = {"yaml"}
-LATE = {"grpc", "bcrypt", "iced_x86", "opentelemetry"}  # of run time too: by who needs it
+# Of run time too, imported by the one who needs it.
+LATE = {"bcrypt", "cramjam", "google", "grpc", "h11", "iced_x86", "opentelemetry"}
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
 
 

@@ -59,6 +59,20 @@ def check(sources: Sequence[Source], environ: Mapping[str, str] = os.environ) ->
     return Configuration(nodes, tuple(checker.warnings))
 
 
+def evaluated(
+    node: Node, exports: Mapping[str, Value], environ: Mapping[str, str] = os.environ
+) -> Decoded:
+    """The content of the block with the ``exports`` of components that run, by their ids.
+
+    Raises :class:`RiverError`: only now a value is known that is wrong.
+    """
+    checker = _Checker(environ)
+    content = checker.content(node, exports)
+    if checker.problems:
+        raise RiverError(checker.problems)
+    return content
+
+
 class _Checker:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.problems: list[Diagnostic] = []
@@ -77,7 +91,7 @@ class _Checker:
         for source, body in bodies:
             for statement in body:
                 self._top(source, statement, found)
-        scope = self._scope(found)
+        scope = self._scope({name: _exports(each) for name, each in found.items()})
         edges: dict[str, list[Reference]] = {}
         nodes = {}
         for name, each in found.items():
@@ -91,6 +105,10 @@ class _Checker:
             message = f"components need each other: {way}"
             self._problem(found[name].source, reference.position, message)
         return nodes
+
+    def content(self, node: Node, exports: Mapping[str, Value]) -> Decoded:
+        """The content of one component; of use if there are no ``problems``."""
+        return self._body(node.source, node.block, node.schema, self._scope(exports))
 
     def _parsed(self, source: Source) -> tuple[ast.Statement, ...]:
         parser = Parser(source)
@@ -133,15 +151,15 @@ class _Checker:
             hint = _hint(name, COMPONENTS)
         self._problem(source, block.position, message, hint)
 
-    def _scope(self, found: Mapping[str, _Found]) -> dict[str, Value]:
+    def _scope(self, exports: Mapping[str, Value]) -> dict[str, Value]:
         """The library, and the exports of all components under their ids."""
         scope = dict(self._library)
-        for name, each in found.items():
+        for name, exported in exports.items():
             *steps, last = name.split(".")
             place = scope
             for step in steps:
                 place = place.setdefault(step, {})
-            place[last] = _exports(each)
+            place[last] = exported
         return scope
 
     def _references(self, each: _Found, found: Mapping[str, _Found]) -> Iterator[Reference]:

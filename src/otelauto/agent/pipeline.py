@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Refused(Exception):  # noqa: N818 - what a consumer says, not what broke
 class Payload(Generic[Message]):
     """``items`` spans or data points, as a message of opentelemetry-proto, as its bytes, or both:
     each is made of the other when it is asked for. One payload goes to several consumers: nobody
-    changes it, or its message.
+    changes it, or its message. ``parsed`` is the message of ``content`` where it is known already.
 
     Bytes of several such messages, one behind another, are the bytes of their union (Protocol
     Buffers, encoding: the elements of repeated fields add up).
@@ -53,14 +54,23 @@ class Payload(Generic[Message]):
     __slots__ = ("_encoded", "_message", "_type", "items")
 
     def __init__(
-        self, kind: type[Message], items: int, content: Message | bytes | Sequence[bytes]
+        self,
+        kind: type[Message],
+        items: int,
+        content: Message | bytes | Sequence[bytes],
+        parsed: Message | None = None,
     ) -> None:
         self._type: type[Message] = kind
         self.items = items
-        self._message: Message | None = content if isinstance(content, kind) else None
+        self._message: Message | None = content if isinstance(content, kind) else parsed
         self._encoded: bytes | None = None
         if not isinstance(content, kind):
             self._encoded = content if isinstance(content, bytes) else b"".join(content)
+
+    @property
+    def kind(self) -> type[Message]:
+        """The type of the message."""
+        return self._type
 
     @property
     def encoded(self) -> bytes:
@@ -91,6 +101,16 @@ class Consumer(Protocol):
         """Take the data points or raise :class:`Refused`. Called from any thread."""
 
 
+class Handler(Protocol):
+    """What a capsule ``otelcol.Handler`` holds."""
+
+    def headers(self) -> Mapping[str, str]:
+        """The fields, names in small letters, that prove to a server who a client is."""
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether a server takes a request with these fields, names in small letters."""
+
+
 Labels = tuple[tuple[str, str], ...]  # name and value, sorted by name; __name__ is among them
 
 
@@ -104,13 +124,37 @@ class Exemplar:
 
 
 @dataclass(frozen=True, slots=True)
+class NativeHistogram:
+    """A histogram as one sample. ``spans`` are offset and length of runs of buckets; ``deltas`` the
+    counts of those buckets, each less the one before (Prometheus, "Native histograms").
+    """
+
+    count: int
+    sum: float
+    schema: int
+    zero_threshold: float
+    zero_count: int
+    positive_spans: tuple[tuple[int, int], ...] = ()
+    positive_deltas: tuple[int, ...] = ()
+    negative_spans: tuple[tuple[int, int], ...] = ()
+    negative_deltas: tuple[int, ...] = ()
+
+
+STALE: float = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
+"""The value that ends a series (remote write 1.0, "Stale Markers")."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample of one series; ``timestamp_ms`` since the epoch."""
+    """One sample of one series; ``timestamp_ms`` since the epoch. With a ``histogram`` that is the
+    sample, and ``value`` is not used.
+    """
 
     labels: Labels
     value: float
     timestamp_ms: int
     exemplars: tuple[Exemplar, ...] = ()
+    histogram: NativeHistogram | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from otelauto.agent.river.values import (
 CONSUMER = "otelcol.Consumer"
 HANDLER = "otelcol.Handler"
 APPENDABLE = "prometheus.Appendable"
-CAPSULES = (CONSUMER, HANDLER, APPENDABLE)
+STORAGE = "otelcol.Storage"
+CAPSULES = (CONSUMER, HANDLER, APPENDABLE, STORAGE)
 NS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 10**9,
       "m": 60 * 10**9, "h": 3600 * 10**9}  # fmt: skip
 DURATION_MAX_NS = (1 << 63) - 1
@@ -99,6 +100,15 @@ class Decoded:
         if value is None and argument is not None and argument.default is not None:
             return decode(argument.default, argument)
         return None if isinstance(value, Unknown) else value
+
+    def section(self, name: str) -> Decoded:
+        """The block ``name``, which cannot be repeated; where it is not given, its defaults."""
+        found = self.blocks.get(name)
+        if found:
+            return found[0]
+        schema = self.schema.block(name)
+        assert schema is not None  # noqa: S101 - of the schema's own names
+        return Decoded(schema)
 
     def given(self, names: Iterable[str]) -> list[str]:
         """Those of ``names`` that are set, as arguments or as blocks."""

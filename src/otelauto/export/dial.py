@@ -199,14 +199,18 @@ class _Incoming(io.RawIOBase):
 class TimedConnection(HTTPConnection):
     """An HTTP connection, over TLS with a ``context``, that is held to a deadline.
 
-    :meth:`open` and each request after :meth:`until` raise TimeoutError when it has passed.
+    :meth:`open` and each request after :meth:`until` raise TimeoutError when it has passed. The
+    server's certificate is to be for ``server_name``, if that is not empty.
     """
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext | None, server_name: str = ""
+    ) -> None:
         if context is not None:
             self.default_port = 443  # what the Host field need not name
         super().__init__(host, port)
         self._context = context
+        self._server_name = server_name
         self._timed: TimedSocket | None = None
 
     def open(self, resolver: Resolver, deadline: Deadline) -> socket.socket:
@@ -223,7 +227,8 @@ class TimedConnection(HTTPConnection):
             self._tunnel()  # type: ignore[attr-defined]
         if self._context is not None:
             sock.settimeout(deadline.left())
-            sock = self._context.wrap_socket(sock, server_hostname=tunnel or self.host)
+            name = self._server_name or tunnel or self.host
+            sock = self._context.wrap_socket(sock, server_hostname=name)
             self._use(sock, deadline)
         return sock
 

@@ -54,6 +54,7 @@ RETRYABLE = frozenset(
         Code.DATA_LOSS,
     }
 )
+UNAUTHORIZED = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
 DETAILS = "grpc-status-details-bin"
 FIRST_RECONNECT_MS = 100  # the pauses between tries are ours; these only keep it from spinning
 LONGEST_RECONNECT_MS = 2_000
@@ -63,6 +64,7 @@ _VALUE = re.compile(r"[ -~]*\Z")
 _COMPRESSIONS = {
     Compression.NONE: grpc.Compression.NoCompression,
     Compression.GZIP: grpc.Compression.Gzip,
+    Compression.DEFLATE: grpc.Compression.Deflate,
 }
 
 
@@ -71,6 +73,7 @@ class OtlpGrpc:
 
     ``scheme`` https is TLS. ``headers`` is asked for each request, the files of ``tls`` when
     they were changed; the server's certificate is always checked. ``timeout_ms`` 0 means no limit.
+    ``authority`` is what the requests are for, if it is not host and port.
 
     Raises:
         ConfigError: a TLS file cannot be used, or a header cannot be gRPC metadata.
@@ -90,6 +93,7 @@ class OtlpGrpc:
         tls: Tls | None = None,
         proxy: Proxy | None = None,
         own_traffic: OwnTraffic | None = None,
+        authority: str = "",
     ) -> None:
         self._at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.url = f"{scheme}://{self._at}"
@@ -113,6 +117,12 @@ class OtlpGrpc:
             ("grpc.max_reconnect_backoff_ms", LONGEST_RECONNECT_MS),
             ("grpc.enable_http_proxy", int(proxy is not None)),
             *([("grpc.http_proxy", proxy.url)] if proxy is not None else []),
+            *(
+                [("grpc.ssl_target_name_override", tls.server_name)]
+                if tls and tls.server_name
+                else []
+            ),
+            *([("grpc.default_authority", authority)] if authority else []),
         ]
         self._channel: grpc.Channel | None = None
         self._lock = threading.Lock()
@@ -220,7 +230,7 @@ class OtlpGrpc:
         error = NO_ANSWER if code is Code.DEADLINE_EXCEEDED else _explain(code, message or said)
         if code in RETRYABLE or (code is Code.RESOURCE_EXHAUSTED and delay is not None):
             return Answer(Verdict.RETRY, error, retry_after_s=delay)
-        return Answer(Verdict.REFUSED, error)
+        return Answer(Verdict.REFUSED, error, unauthorized=code in UNAUTHORIZED)
 
 
 def _details(call: grpc.Call) -> bytes:

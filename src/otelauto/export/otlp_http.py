@@ -47,8 +47,10 @@ LOG = logging.getLogger("otelauto.export.otlp")
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 RETRYABLE = frozenset({429, 502, 503, 504})
+UNAUTHORIZED = frozenset({401, 403, 407})
 GZIP_LEVEL = 1
-GZIP_WINDOW = 16 + zlib.MAX_WBITS  # 16: with a gzip header
+# zlib's window: 16 more is with a gzip header. "deflate" is the zlib format (RFC 9110, 8.4.1.2).
+WINDOWS = {Compression.GZIP: 16 + zlib.MAX_WBITS, Compression.DEFLATE: zlib.MAX_WBITS}
 
 
 class OtlpHttp:
@@ -108,8 +110,8 @@ class OtlpHttp:
             pieces = [self._json.encode(b"".join(pieces))]
         if (refusal := too_large(sum(map(len, pieces)))) is not None:
             return refusal
-        if self._compression is Compression.GZIP:
-            pieces = _packed(pieces)
+        if self._compression in WINDOWS:
+            pieces = _packed(pieces, WINDOWS[self._compression])
         timeout = shortened(self._timeout_s, seconds_left)
         if timeout is not None and timeout <= 0:
             return Answer(Verdict.RETRY, NO_TIME)
@@ -175,8 +177,8 @@ class OtlpHttp:
             **self._given_headers(),
             "content-type": PROTOBUF if self._json is None else JSON,
         }
-        if self._compression is Compression.GZIP:
-            headers["content-encoding"] = "gzip"
+        if self._compression in WINDOWS:
+            headers["content-encoding"] = self._compression.value
         if self._proxy is not None and self._context is None:
             headers.update(self._proxy.headers())
         return headers
@@ -188,9 +190,9 @@ class OtlpHttp:
         message = _message(response.headers.get("Content-Type", ""), data)
         error = f"HTTP {status} {response.reason}{': ' if message else ''}{message}"
         if status in RETRYABLE:
-            after = _retry_after(response.headers.get("Retry-After"))
+            after = retry_after(response.headers.get("Retry-After"))
             return Answer(Verdict.RETRY, error, retry_after_s=after)
-        return Answer(Verdict.REFUSED, error)
+        return Answer(Verdict.REFUSED, error, unauthorized=status in UNAUTHORIZED)
 
     def _request_target(self) -> str:
         """The absolute form for a proxy that forwards (RFC 9112, section 3.2.2), else the path."""
@@ -219,7 +221,9 @@ class OtlpHttp:
         host, port = self._host, self._port
         if self._proxy is not None:
             host, port = self._proxy.host, self._proxy.port
-        connection = self._connection = TimedConnection(host, port, self._context)
+        connection = self._connection = TimedConnection(
+            host, port, self._context, self._tls.server_name
+        )
         if self._proxy is not None and self._context is not None:
             connection.set_tunnel(self._host, self._port, self._proxy.headers())
         self._ends = self._own_traffic.opened(connection.open(self._resolver, deadline))
@@ -233,9 +237,9 @@ class OtlpHttp:
             self._ends = None
 
 
-def _packed(pieces: Sequence[Piece]) -> list[Piece]:
-    """The pieces as one gzip stream, in pieces."""
-    packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_WINDOW)
+def _packed(pieces: Sequence[Piece], window: int) -> list[Piece]:
+    """The pieces as one gzip or zlib stream, in pieces."""
+    packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, window)
     return [*map(packer.compress, pieces), packer.flush()]
 
 
@@ -271,7 +275,7 @@ def _message(content_type: str, data: bytes) -> str:
     return shown(data) if content_type.startswith("text/plain") else ""
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header (RFC 9110, section 10.2.3): a number or a date."""
     if value is None:
         return None

@@ -35,10 +35,12 @@ class Proxy:
         return f"Proxy({self.host}:{self.port})"
 
 
-def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
+def proxy_for(
+    scheme: str, host: str, port: int, environ: Mapping[str, str], *, local: bool = False
+) -> Proxy | None:
     """The proxy on the way to ``host``, for the URL scheme ``scheme`` (http or https).
 
-    The names in small letters are stronger. What is on this machine needs no proxy.
+    The names in small letters are stronger. What is on this machine needs no proxy, but ``local``.
 
     Raises:
         ConfigError: the variable does not hold the URL of an HTTP proxy.
@@ -46,7 +48,9 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
     name = f"{scheme}_proxy"
     text = (environ.get(name) or environ.get(name.upper()) or "").strip()
     spared = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if not text or _is_local(host) or any(_spares(each, host, port) for each in spared.split(",")):
+    if not text or (_is_local(host) and not local):
+        return None
+    if any(_spares(each, host, port) for each in spared.split(",")):
         return None
     url = text if "://" in text else f"http://{text}"
     try:

@@ -17,6 +17,8 @@ LONGEST_ASKED_S = 300.0  # an endpoint that wants more is asked after this
 LIMIT_S = 30.0
 CLOSING_PAUSE_S = 0.1
 
+JITTER = (0.5, 1.0)  # of a pause
+
 Post = Callable[[Body, float | None], Answer]
 
 
@@ -30,7 +32,9 @@ class Retry:
 
     ``limit_s`` is the longest time for one message, 0 is no limit. A wait that the endpoint asks
     for does not count: nothing else may be sent in it either. ``closing`` is set when the exporter
-    is being closed; ``seconds_left`` then gives what remains, before that ``None``.
+    is being closed; ``seconds_left`` then gives what remains, before that ``None``. Pauses begin
+    with ``first_pause_s`` and are multiplied by ``growth`` up to ``longest_pause_s``; each is a
+    random share of it, from ``jitter``'s first value to its second.
     """
 
     def __init__(
@@ -41,6 +45,9 @@ class Retry:
         seconds_left: Callable[[], float | None],
         *,
         first_pause_s: float = FIRST_PAUSE_S,
+        longest_pause_s: float = LONGEST_PAUSE_S,
+        growth: float = 2.0,
+        jitter: tuple[float, float] = JITTER,
         limit_s: float = LIMIT_S,
     ) -> None:
         self._post = post
@@ -48,6 +55,9 @@ class Retry:
         self._closing = closing
         self._seconds_left = seconds_left
         self._first_pause_s = first_pause_s
+        self._longest_pause_s = longest_pause_s
+        self._growth = growth
+        self._jitter = jitter
         self._limit_s = limit_s or math.inf
         self._quiet_until = 0.0  # monotonic time before which the endpoint wants nothing
         self._last = Answer(Verdict.RETRY)
@@ -66,8 +76,8 @@ class Retry:
             asked = asked_pause_s(answer)
             give_up_at += asked
             self._quiet_until = time.monotonic() + asked
-            pause = max(asked, random.uniform(0.5, 1.0) * longest)  # noqa: S311 - jitter
-            longest = min(2 * longest, LONGEST_PAUSE_S)
+            pause = max(asked, random.uniform(*self._jitter) * longest)  # noqa: S311
+            longest = min(self._growth * longest, self._longest_pause_s)
             if time.monotonic() + pause >= give_up_at:
                 return answer
             self._report(f"{answer.error}; trying again")

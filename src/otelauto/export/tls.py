@@ -15,12 +15,18 @@ Version = tuple[tuple[int, int, int] | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS settings; empty paths mean the system's authorities and no client certificate."""
+    """TLS settings; empty paths mean the system's authorities and no client certificate.
+
+    ``server_name`` is whose certificate is expected, empty: the host's. ``versions`` are the lowest
+    and the highest that are spoken (over HTTP; gRPC speaks 1.2 and 1.3).
+    """
 
     certificate: str = ""
     client_certificate: str = ""
     client_key: str = ""
     insecure_skip_verify: bool = False
+    server_name: str = ""
+    versions: tuple[ssl.TLSVersion, ssl.TLSVersion] | None = None
 
     def context(self) -> ssl.SSLContext:
         """The context for these settings, from the files as they are now.
@@ -38,6 +44,8 @@ class Tls:
                 "check OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE and _CLIENT_KEY"
                 " (PEM files)",
             ) from error
+        if self.versions is not None:
+            context.minimum_version, context.maximum_version = self.versions
         if self.insecure_skip_verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

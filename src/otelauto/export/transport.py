@@ -38,10 +38,11 @@ def pieces_of(body: Body) -> Sequence[Piece]:
 
 
 class Compression(enum.StrEnum):
-    """``OTEL_EXPORTER_OTLP_COMPRESSION``."""
+    """How messages are compressed."""
 
     NONE = "none"
     GZIP = "gzip"
+    DEFLATE = "deflate"
 
 
 class Verdict(enum.Enum):
@@ -56,13 +57,15 @@ class Verdict(enum.Enum):
 class Answer:
     """The outcome of one request. ``rejected`` counts items of a partial success.
 
-    ``retry_after_s`` is how long the endpoint wants not to be asked again.
+    ``retry_after_s`` is how long the endpoint wants not to be asked again. ``unauthorized``: it was
+    refused for want of the right credentials.
     """
 
     verdict: Verdict
     error: str = ""
     rejected: int = 0
     retry_after_s: float | None = None
+    unauthorized: bool = False
 
 
 class Transport(Protocol):

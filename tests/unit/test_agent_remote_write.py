@@ -1,0 +1,500 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``prometheus.remote_write`` against servers that answer in every way."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.certificates import self_signed
+from tests.unit.prometheus_parts import (
+    Request,
+    Web,
+    bits,
+    content_of,
+    context_of,
+    decoded_request,
+    labels,
+    series_of,
+    symbols_of,
+    wait_until,
+    web,
+)
+
+from otelauto.agent.pipeline import STALE, Exemplar, Health, Metadata, NativeHistogram, Sample
+from otelauto.agent.prometheus import endpoint as endpoint_module
+from otelauto.agent.prometheus.counted import (
+    METADATA_SENT,
+    REQUESTS_FAILED,
+    SAMPLES_DROPPED,
+    SAMPLES_RECOVERED,
+    SAMPLES_RELABELLED_AWAY,
+    SAMPLES_SENT,
+    SAMPLES_WRITTEN,
+)
+from otelauto.agent.prometheus.endpoint import Endpoint
+from otelauto.agent.running.remote_write import RemoteWrite
+from otelauto.counters import Counters
+from otelauto.errors import ConfigError, OtelautoError
+
+OK = (204, {}, b"")
+QUICK = 'queue_config { batch_send_deadline = "10ms" min_backoff = "1ms" max_backoff = "5ms" }'
+QUICK = QUICK.replace('" m', '"\n m').replace("{ ", "{\n ").replace(" }", "\n}")
+V2 = 'protobuf_message = "io.prometheus.write.v2.Request"'
+
+
+class Agent:
+    """A component, and what it counted."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.counters = Counters()
+        content = content_of(f'prometheus.remote_write "x" {{\n{text}\n}}')
+        self.component = RemoteWrite(context_of(path, self.counters), content)
+
+    def counted(self, meaning, label="") -> int:
+        return self.counters.get(meaning, label)
+
+
+def endpoint(server: Web, more: str = "", quick: str = QUICK) -> str:
+    return f'endpoint {{\nurl = "{server.url}/push"\n{more}\n{quick}\n}}\n'
+
+
+@contextmanager
+def agent(path: Path, text: str, stop_s: float = 5) -> Iterator[Agent]:
+    found = Agent(path, text)
+    found.component.start()
+    try:
+        yield found
+    finally:
+        found.component.stop(stop_s)
+
+
+def writes(server: Web) -> list[Request]:
+    """Requests with samples."""
+    return [r for r in server.requests if len(decoded_request(r.body).timeseries)]
+
+
+def received(server: Web) -> dict:
+    """All samples that a server got, by labels."""
+    found: dict = {}
+    for request in server.requests:
+        for own, values in series_of(decoded_request(request.body)).items():
+            found.setdefault(own, []).extend(values)
+    return found
+
+
+def script(*answers, then=OK) -> Callable[[Request], object]:
+    """Answers in this order; metadata is always accepted."""
+    left = itertools.chain(answers, itertools.repeat(then))
+    lock = threading.Lock()
+
+    def answer(request: Request):
+        with lock:
+            return next(left)
+
+    return answer
+
+
+NO_METADATA = "metadata_config {\nsend = false\n}"
+ONE = [Sample(labels("m", a="1"), 1.0, 1000), Sample(labels("m", a="2"), STALE, 1000)]
+
+
+def test_samples_arrive_as_they_are(tmp_path) -> None:
+    with web(script()) as server, agent(tmp_path, endpoint(server)) as running:
+        running.component.append(ONE)
+        running.component.append([Sample(labels("m", a="1"), 2.0, 2000)])
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 3, "sent")
+    found = received(server)
+    assert found[labels("m", a="1")] == [(1000, 1.0), (2000, 2.0)]
+    assert bits(found[labels("m", a="2")][0][1]) == bits(STALE)
+    request = server.requests[0]
+    assert request.path == "/push"
+    assert request.headers["content-encoding"] == "snappy"
+    assert request.headers["content-type"] == "application/x-protobuf"
+    assert request.headers["x-prometheus-remote-write-version"] == "0.1.0"
+    assert request.headers["user-agent"].startswith("otelauto/")
+    assert running.counted(SAMPLES_WRITTEN) == 3
+
+
+def test_external_labels_and_rules(tmp_path) -> None:
+    rule = 'write_relabel_config {\nsource_labels = ["a"]\nregex = "1"\naction = "drop"\n}'
+    text = 'external_labels = { cluster = "eu", a = "never" }\n'
+    with web(script()) as server, agent(tmp_path, text + endpoint(server, rule)) as running:
+        running.component.append([*ONE, Sample(labels("n"), 3.0, 1000)])
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
+        assert running.counted(SAMPLES_RELABELLED_AWAY) == 1
+    assert list(received(server)) == [
+        labels("m", a="2", cluster="eu"), labels("n", a="never", cluster="eu"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 401, 403, None])
+def test_what_can_be_tried_again_is(tmp_path, status: int | None) -> None:
+    wrong = (status, {}, b"not now") if status is not None else None
+    with (
+        web(script(wrong, wrong, wrong, wrong)) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA)) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.component.health()[0] is Health.UNHEALTHY, "seen")
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
+        wait_until(lambda: running.component.health()[0] is Health.HEALTHY, "well")
+        assert running.counted(SAMPLES_DROPPED, "refused") == 0
+        assert running.counted(REQUESTS_FAILED) >= 2
+    assert len({request.body for request in server.requests}) == 1
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_what_is_refused_is_dropped_and_counted(tmp_path, status: int) -> None:
+    with (
+        web(script((status, {}, b"out of order sample"))) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA)) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, "refused") == 2, "dropped")
+        assert "out of order sample" in running.component.health()[1]
+        running.component.append([Sample(labels("m"), 1.0, 1)])
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 1, "sent")
+
+
+def test_429_is_refused_where_it_is_not_to_be_retried(tmp_path) -> None:
+    quick = QUICK.replace("{\n", "{\nretry_on_http_429 = false\n", 1)
+    with (
+        web(script((429, {}, b""))) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA, quick)) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, "refused") == 2, "dropped")
+
+
+def test_retry_after_is_honoured(tmp_path) -> None:
+    with web(script((429, {"Retry-After": "3600"}, b""))) as server:
+        running = Agent(tmp_path, endpoint(server, NO_METADATA))
+        running.component.start()
+        running.component.append(ONE)
+        wait_until(lambda: server.requests, "asked")
+        running.component.stop(0.3)
+        assert len(server.requests) == 1
+    with web(script()) as server:
+        text = endpoint(server, NO_METADATA + '\nname = "http://127.0.0.1:1/"')
+        # Another URL takes the place of the one that is gone.
+        with agent(tmp_path, text) as running:
+            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent after a restart")
+            assert running.counted(SAMPLES_RECOVERED) == 2
+
+
+def test_no_series_is_twice_in_a_request_and_order_is_kept(tmp_path) -> None:
+    queue = QUICK.replace("{\n", "{\nmax_samples_per_send = 7\nmin_shards = 3\n", 1)
+    seen: dict = {}
+    lock = threading.Lock()
+    lost = itertools.cycle([False, False, True])
+
+    def answer(request: Request):
+        with lock:
+            found = series_of(decoded_request(request.body))
+            for own, values in found.items():
+                assert len(values) == 1
+                seen.setdefault(own, []).append(values[0])
+            return None if next(lost) else OK
+
+    with (
+        web(answer) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA, queue)) as running,
+    ):
+        for at in range(20):
+            running.component.append(
+                [Sample(labels("m", n=str(n)), float(at), at) for n in range(50)]
+            )
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 1000, "sent")
+    assert len(seen) == 50
+    for values in seen.values():
+        assert values == sorted(values)  # a repeated one is the newest, and equal
+        assert sorted(set(values)) == [(at, float(at)) for at in range(20)]
+    assert any(len(values) > 20 for values in seen.values())
+
+
+def test_what_is_not_newer_is_not_sent(tmp_path) -> None:
+    own = labels("m")
+    with web(script()) as server, agent(tmp_path, endpoint(server, NO_METADATA)) as running:
+        for value, at in ((1.0, 10), (1.0, 10), (2.0, 10), (3.0, 9), (4.0, 11), (STALE, 11)):
+            running.component.append([Sample(own, value, at)])
+        running.component.append([Sample(own, STALE, 12), Sample(own, STALE, 12)])
+        wait_until(lambda: running.component._endpoints[0].pending == 0, "all")
+        reasons = ("repeated", "duplicate_timestamp", "out_of_order")
+        assert [running.counted(SAMPLES_DROPPED, reason) for reason in reasons] == [2, 2, 1]
+        assert running.counted(SAMPLES_SENT) == 3
+    assert [at for at, _ in received(server)[own]] == [10, 11, 12]
+
+
+def test_a_stop_delivers_and_a_start_goes_on(tmp_path) -> None:
+    slow = QUICK.replace("10ms", "1h")
+    with web(script()) as server:
+        with agent(tmp_path, endpoint(server, NO_METADATA, slow)) as running:
+            running.component.append(ONE)
+        assert running.counted(SAMPLES_SENT) == 2
+        with agent(tmp_path, endpoint(server, NO_METADATA, slow)) as running:
+            assert running.counted(SAMPLES_RECOVERED) == 0
+            running.component.append([Sample(labels("m"), 1.0, 5000)])
+        assert running.counted(SAMPLES_SENT) == 1
+    assert len(writes(server)) == 2
+
+
+def test_a_failure_within_does_not_lose_what_was_read(tmp_path, monkeypatch) -> None:
+    with web(script()) as server, agent(tmp_path, endpoint(server, NO_METADATA)) as running:
+        sound = Endpoint._deliver
+        broken = iter([True, True])
+
+        def deliver(self, window):
+            if next(broken, False):
+                raise RuntimeError("a defect")
+            return sound(self, window)
+
+        monkeypatch.setattr(Endpoint, "_deliver", deliver)
+        monkeypatch.setattr(endpoint_module, "AGAIN_S", 0.01)
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent all the same")
+        assert running.counted(REQUESTS_FAILED) == 2
+    assert len(received(server)) == 2
+
+
+def test_two_endpoints_each_at_its_own_pace(tmp_path) -> None:
+    with web(script(then=(503, {}, b""))) as stuck, web(script()) as server:
+        text = endpoint(stuck, NO_METADATA) + endpoint(server, NO_METADATA)
+        with agent(tmp_path, text, stop_s=0.2) as running:
+            running.component.append(ONE)
+            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "one has it")
+            assert running.component.health()[0] is Health.UNHEALTHY
+            status = running.component.status()
+            assert (status["endpoint 0 pending"], status["endpoint 1 pending"]) == (2, 0)
+        stuck.answer = script()
+        with agent(tmp_path, text) as running:
+            assert running.counted(SAMPLES_RECOVERED) == 2
+            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "the other, too")
+    assert len(received(server)) == 2
+
+
+AUTHORIZED = base64.b64encode(b"me:k/e?y").decode()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ('basic_auth {\nusername = "me"\npassword = "k/e?y"\n}', f"Basic {AUTHORIZED}"),
+        ('basic_auth {\nusername = "me"\npassword_file = "FILE"\n}', f"Basic {AUTHORIZED}"),
+        ('bearer_token = "t"', "Bearer t"),
+        ('bearer_token_file = "FILE"', "Bearer k/e?y"),
+        ('authorization {\ntype = "Own"\ncredentials = "c"\n}', "Own c"),
+        ('authorization {\ncredentials_file = "FILE"\n}', "Bearer k/e?y"),
+        ('headers = { "Authorization" = "mine", "X-Scope-OrgID" = "7" }', "mine"),
+    ],
+)
+def test_credentials(tmp_path, more: str, expected: str) -> None:
+    (tmp_path / "key").write_text("k/e?y\n")
+    more = more.replace("FILE", str(tmp_path / "key")) + "\n" + NO_METADATA
+    with web(script()) as server, agent(tmp_path, endpoint(server, more)) as running:
+        running.component.append(ONE)
+        wait_until(lambda: server.requests, "sent")
+        assert server.requests[0].headers["authorization"] == expected
+        if "OrgID" in more:
+            assert server.requests[0].headers["x-scope-orgid"] == "7"
+
+
+def test_credentials_in_the_url_are_used_and_not_shown(tmp_path) -> None:
+    with web(script()) as server:
+        url = server.url.replace("//", "//me:k%2Fe%3Fy@")
+        text = f'endpoint {{\nurl = "{url}/push?token=t"\n{NO_METADATA}\n{QUICK}\n}}'
+        with agent(tmp_path, text) as running:
+            running.component.append(ONE)
+            wait_until(lambda: server.requests, "sent")
+            assert server.requests[0].headers["authorization"] == f"Basic {AUTHORIZED}"
+            assert server.requests[0].path == "/push?token=t"
+            status = running.component.status()
+            assert status["endpoint url"] == f"{server.url}/push"
+
+
+def test_redirects(tmp_path) -> None:
+    with web(script()) as other, web(script()) as server:
+        answers = {"/push": f"{server.url}/next", "/next": f"{other.url}/there"}
+
+        def answer(request: Request):
+            return 307, {"Location": answers[request.path]}, b""
+
+        server.answer = answer
+        with agent(tmp_path, endpoint(server, 'bearer_token = "t"\n' + NO_METADATA)) as running:
+            running.component.append(ONE)
+            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
+    assert [r.headers.get("authorization") for r in server.requests] == ["Bearer t"] * 2
+    assert [r.headers.get("authorization") for r in other.requests] == [None]
+    assert len(series_of(decoded_request(other.requests[0].body))) == 2
+
+
+def test_a_proxy(tmp_path) -> None:
+    with web(script()) as proxy:
+        url = proxy.url.replace("//", "//u:p@")
+        text = f'endpoint {{\nurl = "http://far.example/push"\nproxy_url = "{url}"\n'
+        with agent(tmp_path, f"{text}{NO_METADATA}\n{QUICK}\n}}") as running:
+            running.component.append(ONE)
+            wait_until(lambda: proxy.requests, "sent")
+    assert proxy.requests[0].path == "http://far.example:80/push"
+    assert proxy.requests[0].headers["proxy-authorization"].startswith("Basic ")
+
+
+def test_metadata_is_sent_from_time_to_time(tmp_path) -> None:
+    about = [Metadata("m", "counter", "Help.", "s"), Metadata("n", "gauge", "", "")]
+    more = 'metadata_config {\nsend_interval = "20ms"\nmax_samples_per_send = 1\n}'
+    with web(script()) as server, agent(tmp_path, endpoint(server, more)) as running:
+        running.component.append(ONE, about)
+        wait_until(lambda: running.counted(METADATA_SENT) >= 6, "sent again and again")
+    found = [m for r in server.requests for m in decoded_request(r.body).metadata]
+    assert {(m.metric_family_name, m.type) for m in found} == {("m", 1), ("n", 2)}
+
+
+EXEMPLAR = Exemplar((("trace_id", "ab"),), 0.5, 900)
+NATIVE = Sample(
+    labels("h"), 0.0, 1000, (EXEMPLAR,), NativeHistogram(3, 1.5, 0, 0.0, 0, ((0, 1),), (3,))
+)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_exemplars_and_native_histograms(tmp_path, wanted: bool) -> None:
+    given = f"send_exemplars = {wanted}\nsend_native_histograms = {wanted}".lower()
+    with (
+        web(script()) as server,
+        agent(tmp_path, endpoint(server, f"{given}\n{NO_METADATA}")) as running,
+    ):
+        running.component.append([Sample(labels("m"), 1.0, 1000, (EXEMPLAR,)), NATIVE, NATIVE])
+        wait_until(lambda: running.component._endpoints[0].pending == 0, "all")
+        off = running.counted(SAMPLES_DROPPED, "native_histograms_off")
+        assert (off, running.counted(SAMPLES_DROPPED, "repeated")) == ((0, 1) if wanted else (2, 0))
+        assert running.counted(SAMPLES_SENT) == (2 if wanted else 1)
+    found = [s for r in server.requests for s in decoded_request(r.body).timeseries]
+    assert sum(len(series.exemplars) for series in found) == (2 if wanted else 0)
+    assert sum(len(series.histograms) for series in found) == (1 if wanted else 0)
+
+
+WRITTEN = {
+    "X-Prometheus-Remote-Write-Samples-Written": "2",
+    "X-Prometheus-Remote-Write-Histograms-Written": "0",
+    "X-Prometheus-Remote-Write-Exemplars-Written": "0",
+}
+
+
+def test_remote_write_2(tmp_path) -> None:
+    about = [Metadata("m", "counter", "Help.", "s")]
+    with (
+        web(script(then=(204, WRITTEN, b""))) as server,
+        agent(tmp_path, endpoint(server, V2)) as running,
+    ):
+        running.component.append(ONE, about)
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
+    (request,) = server.requests
+    assert request.headers["x-prometheus-remote-write-version"] == "2.0.0"
+    proto = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
+    assert request.headers["content-type"] == proto
+    message = decoded_request(request.body, 2)
+    assert [symbols_of(message, s.labels_refs) for s in message.timeseries] == [
+        s.labels for s in ONE
+    ]
+    assert {message.symbols[s.metadata.help_ref] for s in message.timeseries} == {"Help."}
+
+
+@pytest.mark.parametrize("answer", [OK, (415, {}, b"what?")])
+def test_a_server_of_1_only_gets_1(tmp_path, answer) -> None:
+    with (
+        web(script(answer)) as server,
+        agent(tmp_path, endpoint(server, f"{V2}\n{NO_METADATA}")) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
+        assert running.component.status()["endpoint protocol"] == "prometheus.WriteRequest"
+        assert running.counted(SAMPLES_DROPPED, "refused") == 0
+    versions = [r.headers["x-prometheus-remote-write-version"] for r in server.requests]
+    assert versions == ["2.0.0", "0.1.0"]
+    assert len(series_of(decoded_request(server.requests[1].body))) == 2
+
+
+@pytest.mark.parametrize(("status", "reason"), [(204, "not_written"), (400, "refused")])
+def test_what_2_did_not_write_is_counted(tmp_path, status: int, reason: str) -> None:
+    some = WRITTEN | {"X-Prometheus-Remote-Write-Samples-Written": "1"}
+    with (
+        web(script((status, some, b""))) as server,
+        agent(tmp_path, endpoint(server, V2)) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_SENT) == 1, "sent")
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, reason) == 1, "dropped")
+
+
+def test_what_is_too_old_is_dropped(tmp_path) -> None:
+    queue = QUICK.replace("{\n", '{\nsample_age_limit = "1m"\n', 1)
+    with web(script()) as server, agent(tmp_path, endpoint(server, NO_METADATA, queue)) as running:
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, "too_old") == 2, "dropped")
+
+
+def test_what_waited_longer_than_the_log_keeps_is_dropped(tmp_path) -> None:
+    wal = 'wal {\nmin_keepalive_time = "1ms"\nmax_keepalive_time = "50ms"\n}'
+    with (
+        web(script(then=(503, {}, b""))) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA) + wal) as running,
+    ):
+        running.component.append(ONE)
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, "too_old") == 2, "dropped")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('url = "https://:@/api/prom/push"', "has no host"),
+        ('url = "http://h/"\noauth2 {\nclient_id = "c"\ntoken_url = "http://t/"\n}', "oauth2"),
+        ('url = "https://h/"\ntls_config {\nca_file = "/nowhere"\n}', "certificate"),
+        ('url = "http://h/"\nproxy_url = "https://h"', "proxy"),
+        ('url = "http://h/"\nwrite_relabel_config {\nregex = "("\n}', "regular expression"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(tmp_path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Agent(tmp_path, f"endpoint {{\n{text}\n}}")
+
+
+def test_two_of_the_same_name_are_refused(tmp_path) -> None:
+    block = 'endpoint {\nurl = "http://h/"\n}\n'
+    with pytest.raises(ConfigError, match="the same URL or name"):
+        Agent(tmp_path, block + block)
+
+
+def test_a_directory_that_cannot_be_used(tmp_path) -> None:
+    (tmp_path / "wal").write_text("")
+    running = Agent(tmp_path, 'endpoint {\nurl = "http://h/"\n}\n')
+    with pytest.raises(OtelautoError, match="write-ahead log"):
+        running.component.start()
+    running.component.stop(1)
+
+
+def test_tls_with_a_name_and_a_certificate_of_the_client(tmp_path) -> None:
+    """Against a TLS server that asks for the client's certificate."""
+    server_cert, server_key = self_signed(tmp_path, "server")
+    client_cert, client_key = self_signed(tmp_path, "client")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server_cert, server_key)
+    context.load_verify_locations(client_cert)
+    context.verify_mode = ssl.CERT_REQUIRED
+    pem = {name: Path(p).read_text() for name, p in (("c", client_cert), ("k", client_key))}
+    tls = (
+        f'tls_config {{\nca_file = "{server_cert}"\nserver_name = "localhost"\n'
+        f"cert_pem = `{pem['c']}`\nkey_pem = `{pem['k']}`\n}}"
+    )
+    with web(script(), context) as server:
+        with agent(tmp_path, endpoint(server, f"{tls}\n{NO_METADATA}")) as running:
+            running.component.append(ONE)
+            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
+        other = tls.replace('"localhost"', '"elsewhere"')
+        with agent(tmp_path, endpoint(server, f"{other}\n{NO_METADATA}"), 0.1) as running:
+            running.component.append([Sample(labels("n"), 1.0, 2000)])
+            wait_until(lambda: "not trusted" in running.component.health()[1], "seen")
