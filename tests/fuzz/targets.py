@@ -278,16 +278,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 def seeds(target: str) -> list[bytes]:
     """Inputs to start from."""
-    if target in outside.TARGETS:
-        return outside.seeds(target)
-    if target in prometheus.TARGETS:
-        return prometheus.seeds(target)
-    if target in river.TARGETS:
-        return river.seeds(target)
-    if target in serving.TARGETS:
-        return serving.seeds(target)
-    if target in telemetry.TARGETS:
-        return telemetry.seeds(target)
+    for room in (outside, prometheus, river, serving, telemetry):
+        if target in room.TARGETS:
+            return room.seeds(target)
     if target == "calls":
         bodies = (message(3), message(200)[:50], message(0) * 5, b"grpc-status: 5\r\n", b"100m")
         return [bytes([len(each) & 0xFE]) + each for each in (*bodies, b"\x80\0\0\0\2a:")]

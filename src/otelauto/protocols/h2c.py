@@ -35,7 +35,7 @@ def parser_of(recognizer: Http2, entry: Entry) -> MultiplexParser | None:
         said += _frame(DATA, END_STREAM, size)
     parser = recognizer.parser()
     told = _Told(said, len(said) + size, request)
-    parser.read(Role.REQUEST, told, _Mover(0, entry.tgid, entry.tid))
+    parser.read(Role.REQUEST, told, _Mover(0, request.end_ns, entry.tgid, entry.tid))
     return parser
 
 
@@ -74,9 +74,10 @@ def _frame(kind: int, flags: int, length: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Mover:
-    """Who sent the request."""
+    """Who sent the request, and when."""
 
     offset: int
+    time: int
     tgid: int
     tid: int
 

@@ -35,6 +35,7 @@ class Http2Message(HttpMessage):
             return None
         return self.wire_size if self.has_body or self.declared == 0 else None
 
+
 def status_of(fields: dict[bytes, bytes]) -> int:
     """The status of a response, 0 if it is not known."""
     status = fields.get(b":status", b"")
