@@ -22,6 +22,7 @@ from benches.agent import at_rates, growth, memory, rest
 from benches.aggregation import aggregation
 from benches.harness import BENCHES, Bench, BenchError, Settings
 from benches.lane import lane
+from benches.pipeline import pipeline
 from benches.plots import RESULTS
 from benches.programs import programs
 from benches.report import Section, facts, merged, page
@@ -44,6 +45,7 @@ ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
     "growth": growth,
     "rest": rest,
     "startup": startup,
+    "agent": pipeline,
     "scrape": scrapes,
     "encode": encode,
     "programs": programs,

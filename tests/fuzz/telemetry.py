@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from contextlib import suppress
 from typing import Any
 
 from tests.unit.agent_parts import attributes, message, span, spans, sums
@@ -45,8 +46,7 @@ def otlp_request(data: bytes) -> None:
         plain = decompressed(body, encoding, LIMIT) if encoding else body
         assert len(plain) <= max(LIMIT, len(body))
         payload, invalid = decoded(signal, plain, bool(choice[0] & 2))
-    except UnusableError as error:
-        assert str(error)
+    except UnusableError:
         return
     assert invalid >= 0
     again: Any = Payload(payload.kind, payload.items, payload.encoded)
@@ -58,11 +58,9 @@ def otlp_request(data: bytes) -> None:
 
 def filter_condition(data: bytes) -> None:
     """A condition: refused, or it has an answer, or it does not fit."""
-    try:
+    with suppress(ConditionError):
         holds = condition(data.decode("utf-8", "replace"), SPAN_PATHS, SPAN_FUNCTIONS)
         assert isinstance(holds(ITEM), bool)
-    except ConditionError as error:
-        assert str(error)
 
 
 TARGETS = {"otlp_request": otlp_request, "filter_condition": filter_condition}

@@ -245,13 +245,14 @@ GOOD = {
     "map(list(string))": "{ a = [] }",
     "map(list(secret))": "{ a = [] }", "list(map(string))": "[{ a = 1 }]",
     "otelcol.Handler": "null", "list(otelcol.Consumer)": "[]", "list(prometheus.Appendable)": "[]",
+    "otelcol.Storage": "null",
 }  # fmt: skip
 BAD = {
     "string": "[]", "secret": "true", "number": '"1x"', "bool": '"true"', "duration": '"1d"',
     "size": '"1 apple"', "list(string)": '"a"', "list(duration)": '["1"]', "map(string)": "[]",
     "map(secret)": "{ a = [] }", "map(list(string))": "{ a = 1 }", "map(list(secret))": "[]",
     "list(map(string))": "[1]", "otelcol.Handler": '"x"', "list(otelcol.Consumer)": "[1]",
-    "list(prometheus.Appendable)": "[env]",
+    "list(prometheus.Appendable)": "[env]", "otelcol.Storage": "1",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from otelauto import cli
 
+LISTEN = "--server.http.listen-addr"
 GOOD = 'local.file "f" {\nfilename="x"\n}\n'
 TIDY = 'local.file "f" {\n\tfilename = "x"\n}\n'
 
@@ -108,7 +109,11 @@ def test_check_warns_of_a_secret(file, capsys):
     ("words", "said"),
     [
         (["agent"], "required: COMMAND"),
-        (["agent", "run", "x"], 'unknown command "run"'),
+        (["agent", "start", "x"], 'unknown command "start"'),
+        (["agent", "run", "/nonexistent/x.river", LISTEN, ""], "No such file"),
+        (["agent", "run", "x", LISTEN, "nonsense"], "is no address"),
+        (["agent", "check", "x", LISTEN, ""], f'unexpected argument "{LISTEN}"'),
+        (["run", LISTEN, ""], f'unexpected argument "{LISTEN}"'),
         (["agent", "fnt", "x"], 'Did you mean "fmt"?'),
         (["agent", "check"], "required: FILE"),
         (["agent", "check", "/nonexistent/x.river"], "No such file"),

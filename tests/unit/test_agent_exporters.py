@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import threading
 import zlib
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.unit.test_otlp_http import Receiver
 
 from otelauto.agent.pipeline import Health, Refused
 from otelauto.agent.running.sending import ATTEMPTS_FAILED, DROPPED, RECOVERED, SENT
-from otelauto.errors import ConfigError
+from otelauto.errors import ConfigError, OtelautoError
 
 FAST = """retry_on_failure {
   initial_interval = "10ms"
@@ -115,6 +116,18 @@ def test_a_refusal_is_not_tried_again(make, grpc_server):
 
 
 AUTH = 'otelcol.auth.basic "a" {\nusername = "u"\npassword = "p:w"\n}\n'
+
+
+def numbers(server):
+    """Attribute ``n`` of every span that came."""
+    traced = [request for _, request in server.exports if hasattr(request, "resource_spans")]
+    return [
+        span.attributes[0].value.int_value
+        for request in traced
+        for span in request.resource_spans[0].scope_spans[0].spans
+    ]
+
+
 HEADERS = 'headers = { "X-Scope" = "1" }\n' + INSECURE
 QUEUE = "sending_queue {\nnum_consumers = 1\nqueue_size = 2\n%s\n}"
 
@@ -182,11 +195,43 @@ def test_what_could_not_go_waits_for_the_next_run(make, grpc_server):
     second = make(f"127.0.0.1:{grpc_server.port}", slow)
     wait_for(lambda: count(second, SENT, "spans") == 5 and count(second, SENT, "points") == 1)
     assert count(second, RECOVERED) == 6
-    traced = [request for _, request in grpc_server.exports if hasattr(request, "resource_spans")]
-    numbers = {s.attributes[0].value.int_value
-               for r in traced for s in r.resource_spans[0].scope_spans[0].spans}  # fmt: skip
-    assert numbers == set(range(5))
+    assert sorted(numbers(grpc_server)) == list(range(5))
     wait_for(lambda: second.status()["items in the spool"] == 0)
+
+
+STORED = """
+sending_queue {
+  storage = otelcol.storage.file.s.handler
+}
+"""
+STORAGE = 'otelcol.storage.file "s" { }'
+
+
+def test_a_queue_on_disk_is_there_after_a_kill(make, grpc_server, tmp_path):
+    grpc_server.hold.clear()
+    exporter = make(f"127.0.0.1:{grpc_server.port}", STORED, beside=STORAGE)
+    exporter.traces(spans(1))
+    wait_for(lambda: grpc_server.exports)
+    exporter.traces(spans(2, 3))
+    exporter.metrics(points(1.5))
+    assert exporter.status()["items in the spool"] == 4
+    left = tmp_path / "left"  # as a killed process leaves it
+    shutil.copytree(tmp_path / "otelcol.storage.file.s", left)
+    grpc_server.hold.set()
+    wait_for(lambda: exporter.status()["items in the spool"] == 0)
+    assert numbers(grpc_server) == [1, 2, 3]
+    there = STORAGE.replace("{ }", f'{{\ndirectory = "{left}"\n}}')
+    again = make(f"127.0.0.1:{grpc_server.port}", STORED, beside=there)
+    wait_for(lambda: again.status()["items in the spool"] == 0)
+    assert count(again, RECOVERED) == 4
+    assert numbers(grpc_server) == [1, 2, 3, 1, 2, 3]
+
+
+def test_storage_that_cannot_be_used(make, tmp_path):
+    (tmp_path / "file").write_text("")
+    there = STORAGE.replace("{ }", f'{{\ndirectory = "{tmp_path}/file"\n}}')
+    with pytest.raises(OtelautoError, match="cannot be used: Not a directory"):
+        make("127.0.0.1:1", STORED, beside=there)
 
 
 def test_stopping_delivers_what_is_queued(make, grpc_server):
@@ -209,6 +254,7 @@ def test_credentials_are_not_sent_in_plaintext(make):
         ('compression = "snappy"', "snappy"),
         ('tls {\nca_pem = "no certificate"\n}', "cannot be used"),
         ("tls {\ninsecure_skip_verify = true\n}", "not supported with gRPC"),
+        ('tls {\nmin_version = "TLS 1.3"\n}', "min_version"),
         ('tls {\ncipher_suites = ["x"]\n}', "cipher_suites"),
     ],
 )

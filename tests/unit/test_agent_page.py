@@ -8,13 +8,15 @@ import threading
 import xml.etree.ElementTree as ET
 
 import pytest
-from tests.unit.agent_running import spans
+from tests.unit.agent_running import spans, wait_for
+from tests.unit.test_otlp_http import Receiver
 
 from otelauto import logs
 from otelauto.agent.page import Page
 from otelauto.agent.page_graph import columns, edges
 from otelauto.agent.page_metrics import Rates
 from otelauto.agent.run import Agent
+from otelauto.agent.running.sending import SENT
 from otelauto.counters import Counters, Meaning
 from otelauto.errors import ConfigError, OtelautoError
 
@@ -187,3 +189,48 @@ def test_rates_are_of_the_last_seconds():
         now[0] = float(second)
         rates.look()
     assert rates.rates() == {("c", "x", "spans"): 5.0}
+
+
+KEPT_IN_A_FILE = """
+local.file "key" {{
+  filename       = "{key}"
+  detector       = "poll"
+  poll_frequency = "10ms"
+  is_secret      = true
+}}
+otelcol.auth.bearer "b" {{
+  token = local.file.key.content
+}}
+otelcol.exporter.otlphttp "out" {{
+  client {{
+    endpoint = "http://127.0.0.1:{port}"
+    auth     = otelcol.auth.bearer.b.handler
+  }}
+  retry_on_failure {{
+    initial_interval = "10ms"
+    max_interval     = "20ms"
+  }}
+}}
+"""
+
+
+def test_a_key_that_is_corrected_in_its_file_loses_nothing(file, tmp_path, agent, ask):
+    receiver = Receiver()
+    receiver.default = (401, {}, b"")
+    key = tmp_path / "key"
+    key.write_text("wrong-key")
+    file.write_text(KEPT_IN_A_FILE.format(key=key, port=receiver.port))
+    assert ask("/-/reload", "POST")[0] == 200
+    exporter = agent.graph.cells()["otelcol.exporter.otlphttp.out"].running
+    try:
+        for number in range(10):
+            exporter.traces(spans(number))
+        wait_for(lambda: "HTTP 401" in ask("/-/healthy")[1])
+        key.write_text("right-key")
+        wait_for(lambda: receiver.requests[-1][1]["authorization"] == "Bearer right-key")
+        assert agent.graph.cells()["otelcol.exporter.otlphttp.out"].running is exporter
+        receiver.default = (200, {}, b"")
+        wait_for(lambda: ask("/-/healthy")[0] == 200)
+        wait_for(lambda: exporter.context.counters.get(SENT, "spans") == 10)
+    finally:
+        receiver.close()

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``otelcol.receiver.otlp``: what it takes, and what it says to the rest."""
+"""``otelcol.receiver.otlp``: what it takes, and what it says."""
 
 from __future__ import annotations
 
 import gzip
-import http.client
 import json
-import socket
 import ssl
 import threading
 import zlib
@@ -19,12 +17,20 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from tests.certificates import self_signed
 from tests.e2e.harness.process import wait_until
+from tests.unit.agent_asks import (
+    BODY,
+    LIMIT,
+    RECEIVER,
+    ask,
+    call,
+    forget,
+    text,
+    transport,
+)
 from tests.unit.agent_parts import Agent, agent, message, span, spans, sums
 
 from otelauto.agent.pipeline import Refused
-from otelauto.agent.running import http_server, otlp_grpc_door
 from otelauto.agent.running.otlp_intake import (
-    ITEMS_ACCEPTED,
     ITEMS_INVALID,
     ITEMS_REFUSED,
     REQUESTS_REJECTED,
@@ -32,37 +38,11 @@ from otelauto.agent.running.otlp_intake import (
 from otelauto.errors import ConfigError, OtelautoError
 from otelauto.export.otlp_grpc import METHODS, OtlpGrpc
 from otelauto.export.otlp_http import OtlpHttp
-from otelauto.export.otlp_json import Json
 from otelauto.export.tls import Tls
 from otelauto.export.transport import Compression, Verdict, rpc_status
 
-RECEIVER = "otelcol.receiver.otlp.in"
-LIMIT = 256 * 1024
-BODY = message(spans(3)).SerializeToString()
 TRACE_ID = "5b8efff798038103d269b633813fc60c"
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
-
-
-def text(grpc_more: str = "", http_more: str = "", output: str = "") -> str:
-    to = "[otelcol.exporter.debug.sink.input]"
-    output = output or f"traces = {to}\n metrics = {to}"
-    return f"""
-otelcol.receiver.otlp "in" {{
-  grpc {{
-    endpoint = "127.0.0.1:0"
-    max_recv_msg_size = "{LIMIT}"
-    {grpc_more}
-  }}
-  http {{
-    endpoint = "127.0.0.1:0"
-    max_request_body_size = "{LIMIT}"
-    {http_more}
-  }}
-  output {{
-    {output}
-  }}
-}}
-"""
 
 
 @pytest.fixture(scope="module", name="shared")
@@ -73,48 +53,8 @@ def fixture_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 @pytest.fixture(name="made")
 def fixture_made(shared: Agent) -> Agent:
-    shared.sink.payloads.clear()
-    shared.sink.refusals.clear()
-    shared.sink.always = None
+    forget(shared)
     return shared
-
-
-def ask(
-    made: Agent, body: bytes = BODY, path: str = "/v1/traces", method: str = "POST", **fields: str
-) -> tuple[int, dict[str, str], bytes]:
-    """Status, fields and body of an answer; ``_`` in names of fields stands for ``-``."""
-    headers = {"content-type": "application/x-protobuf"}
-    headers |= {name.replace("_", "-"): value for name, value in fields.items()}
-    client = http.client.HTTPConnection("127.0.0.1", made[RECEIVER].ports["http"], timeout=30)
-    try:
-        client.request(method, path, body, headers)
-        answer = client.getresponse()
-        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
-    finally:
-        client.close()
-
-
-def call(
-    made: Agent, body: bytes = BODY, method: str = METHODS["traces"], **more: Any
-) -> tuple[grpc.StatusCode, str, bytes]:
-    """Code, details and response of a call."""
-    with grpc.insecure_channel(f"127.0.0.1:{made[RECEIVER].ports['grpc']}") as channel:
-        try:
-            return grpc.StatusCode.OK, "", channel.unary_unary(method)(body, timeout=30, **more)
-        except grpc.RpcError as error:
-            details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
-            return error.code(), error.details(), details
-
-
-def transport(made: Agent, kind: str, signal: str = "traces", **more: Any) -> Any:
-    """One of the instrumenter's own."""
-    if kind == "grpc":
-        return OtlpGrpc(
-            "http", "127.0.0.1", made[RECEIVER].ports["grpc"], signal, version="1", **more
-        )
-    as_json = Json(signal) if kind == "json" else None
-    url = f"http://127.0.0.1:{made[RECEIVER].ports['http']}/v1/{signal}"
-    return OtlpHttp(url, json=as_json, version="1", **more)
 
 
 @pytest.mark.parametrize("compression", list(Compression))
@@ -221,61 +161,6 @@ def test_logs_are_refused_with_a_sentence(made: Agent) -> None:
     assert "no logs" in details
 
 
-@pytest.mark.parametrize("body", [b"\xff" * 30, BODY[:-1], b"\n\x05abcde"])
-@pytest.mark.parametrize("signal", ["traces", "metrics"])
-def test_malformed_protobuf(made: Agent, body: bytes, signal: str) -> None:
-    status, _, said = ask(made, body, f"/v1/{signal}")
-    assert status == 400
-    assert "OTLP" in rpc_status(said)[0]
-    assert call(made, body, METHODS[signal])[0] is grpc.StatusCode.INVALID_ARGUMENT
-    assert made.sink.payloads == []
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"[]", b"{", b"[" * 100_000, b'{"resourceSpans": 7}', b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"xyz"}]}]}]}',
-      b"\xff\xfe", b'{"a":' * 5000 + b"1" + b"}" * 5000,
-     b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":1e400}]}]}]}'],
-)  # fmt: skip
-def test_malformed_json(made: Agent, body: bytes) -> None:
-    status, _, said = ask(made, body, content_type="application/json")
-    assert status == 400
-    assert json.loads(said)["message"]
-    assert made.sink.payloads == []
-
-
-def test_what_is_too_large(made: Agent) -> None:
-    large = bytes(LIMIT + 1)
-    assert ask(made, large)[0] == 413
-    assert call(made, large)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-    # Chunked, so that nothing is said before.
-    client = http.client.HTTPConnection("127.0.0.1", made[RECEIVER].ports["http"], timeout=30)
-    client.request(
-        "POST", "/v1/traces", iter([bytes(8192)] * (LIMIT // 8192 + 4)),
-        {"content-type": "application/x-protobuf"},
-    )  # fmt: skip
-    assert client.getresponse().status == 413
-    client.close()
-    wait_until(lambda: made[RECEIVER].room_left == made[RECEIVER].room, "all room is given back")
-
-
-@pytest.mark.parametrize("kind", ["gzip", "deflate"])
-def test_a_bomb_is_too_large(made: Agent, kind: str) -> None:
-    plain = bytes(64 * LIMIT)
-    bomb = gzip.compress(plain) if kind == "gzip" else zlib.compress(plain)
-    assert len(bomb) < LIMIT
-    assert ask(made, bomb, content_encoding=kind)[0] == 413
-    packing = grpc.Compression.Gzip if kind == "gzip" else grpc.Compression.Deflate
-    code, said, _ = call(made, plain, compression=packing)
-    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "decompressed" in said
-
-
-@pytest.mark.parametrize("damage", [slice(0, -9), slice(12, None), slice(0, 4)])
-def test_damaged_compression(made: Agent, damage: slice) -> None:
-    assert ask(made, gzip.compress(BODY)[damage], content_encoding="gzip")[0] == 400
-
-
 def test_what_is_behind_decides(made: Agent) -> None:
     before = made.count(RECEIVER, ITEMS_REFUSED, "traces")
     for refused, status, code, wait in (
@@ -300,72 +185,6 @@ def test_what_is_behind_decides(made: Agent) -> None:
         assert to.post(BODY).verdict is Verdict.ACCEPTED
         to.close()
     assert made.sink.items == 9
-
-
-def raw(made: Agent, data: bytes) -> socket.socket:
-    found = socket.create_connection(("127.0.0.1", made[RECEIVER].ports["http"]), timeout=30)
-    found.sendall(data)
-    return found
-
-
-def read_all(connection: socket.socket) -> bytes:
-    parts = []
-    while part := connection.recv(65536):
-        parts.append(part)
-    connection.close()
-    return b"".join(parts)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01" * 9 + b"\r\n",
-     b"POST /v1/traces HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-     b"POST /v1/traces HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000 + b"\r\n\r\n"],
-)  # fmt: skip
-def test_what_is_no_http_gets_an_answer_and_is_closed(made: Agent, data: bytes) -> None:
-    assert read_all(raw(made, data)).startswith(b"HTTP/1.1 4")
-
-
-def test_requests_one_behind_another(made: Agent) -> None:
-    head = b"POST /v1/traces HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-protobuf\r\n"
-    one = head + b"Content-Length: %d\r\n" % len(BODY)
-    data = (one + b"\r\n" + BODY) * 9 + one + b"Connection: close\r\n\r\n" + BODY
-    assert read_all(raw(made, data)).count(b"HTTP/1.1 200 OK") == 10
-    assert made.sink.items == 30
-
-
-def test_a_client_that_waits_for_leave(made: Agent) -> None:
-    head = b"POST /v1/traces HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-protobuf\r\n"
-    head += b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY)
-    connection = raw(made, head)
-    assert connection.recv(100).startswith(b"HTTP/1.1 100")
-    connection.sendall(BODY)
-    assert read_all(connection).startswith(b"HTTP/1.1 200")
-
-
-def test_slow_senders_are_given_up(made: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "REQUEST_S", 0.2)
-    monkeypatch.setattr(otlp_grpc_door, "RECEIVE_S", 0.2)
-    head = b"POST /v1/traces HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-protobuf\r\n"
-    for part in (head, head + b"Content-Length: 100\r\n\r\nabc"):
-        before = made.count(RECEIVER, REQUESTS_REJECTED, "slow")
-        connection = raw(made, part)
-        assert read_all(connection).startswith(b"HTTP/1.1 408")
-        assert made.count(RECEIVER, REQUESTS_REJECTED, "slow") == before + 1
-    with grpc.insecure_channel(f"127.0.0.1:{made[RECEIVER].ports['grpc']}") as channel:
-        release = threading.Event()
-
-        def nothing() -> Iterator[bytes]:
-            release.wait(30)
-            yield BODY
-
-        slow = channel.stream_unary(METHODS["traces"])
-        with pytest.raises(grpc.RpcError) as caught:
-            slow(nothing(), timeout=30)
-        release.set()
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert caught.value.details() == "the request took too long"
-    wait_until(lambda: made[RECEIVER].room_left == made[RECEIVER].room, "all room is given back")
 
 
 def test_a_port_in_use_is_an_error(made: Agent, tmp_path: Path) -> None:
@@ -480,17 +299,3 @@ def test_requests_in_progress_are_answered_at_the_end(tmp_path: Path) -> None:
             each.join(30)
     assert results.count(200) == 1
     assert results.count(grpc.StatusCode.OK) == 1
-
-
-def test_ten_thousand_idle_connections_need_no_thread(made: Agent) -> None:
-    """Scaled; the figures of 10,000 are the benches'."""
-    threads = threading.active_count()
-    idle = [raw(made, b"") for _ in range(500)]
-    started = [raw(made, b"POST /v1/tr") for _ in range(100)]
-    wait_until(lambda: made[RECEIVER].status()["HTTP connections"] >= 600, "all are there")
-    assert threading.active_count() <= threads + 5
-    assert ask(made)[0] == 200
-    for each in (*idle, *started):
-        each.close()
-    wait_until(lambda: made[RECEIVER].status()["HTTP connections"] == 0, "all are gone")
-    assert made.count(RECEIVER, ITEMS_ACCEPTED, "traces") > 0

@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import random
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -206,7 +207,8 @@ def test_spans_over_http(receiver: Receiver, compression: Compression) -> None:
     (_, headers, body), (_, _, again) = receiver.requests
     assert body == again
     assert headers["content-type"] == "application/json"
-    plain = gzip.decompress(body) if compression is Compression.GZIP else body
+    unpack = {Compression.GZIP: gzip.decompress, Compression.DEFLATE: zlib.decompress}
+    plain = unpack.get(compression, bytes)(body)
     message = read("traces", plain)
     found = [
         span.attributes[0].value.int_value

@@ -155,8 +155,11 @@ class Graph:
         try:
             kind = self._runners(node.schema.name)
             running = kind(self._context(name), content)
-        except ConfigError as error:
+        except OtelautoError as error:
             raise ConfigError(f"{_where(node)}: {error.message}", error.remedy) from error
+        except Exception as error:  # a defect of one component must not end the others
+            log.exception("%s could not be made", name)
+            raise OtelautoError(f"{_where(node)}: internal error: {error!r}") from error
         plan.cells[name] = Cell(node, content, running)
         plan.made.append(name)
         plan.exports[name] = self._exported(name, running)

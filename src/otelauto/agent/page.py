@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from otelauto import logs
 from otelauto.agent.page_html import page
 from otelauto.agent.page_metrics import Rates, State, exposition
 from otelauto.agent.pipeline import Health
@@ -166,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         cells = self.server.state.graph.cells()
         ill = [name for name, cell in cells.items() if cell.health()[0] is not Health.HEALTHY]
         if ill:
-            text = "".join(f"{name}: {cells[name].health()[1]}\n" for name in ill)
+            text = "".join(f"{name}: {logs.masked(cells[name].health()[1])}\n" for name in ill)
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"unhealthy components:\n{text}")
         else:
             self._answer(HTTPStatus.OK, "All components are healthy.\n")

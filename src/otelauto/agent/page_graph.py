@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from otelauto import logs
 from otelauto.agent.graph import Cell
 from otelauto.agent.pipeline import Health
 from otelauto.agent.schema import APPENDABLE, CONSUMER
@@ -113,7 +114,8 @@ def _box(name: str, cell: Cell, at: tuple[int, int], rate: str) -> Iterator[str]
     x, y = at
     kind, _, label = name.rpartition(".")
     health, why = cell.health()
-    yield f'<a href="#{escape(name)}"><g><title>{escape(f"{name}: {health} {why}")}</title>'
+    said = escape(logs.masked(f"{name}: {health} {why}"))
+    yield f'<a href="#{escape(name)}"><g><title>{said}</title>'
     yield (
         f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" class="box"'
         f' stroke="{COLOURS[health]}"/>'

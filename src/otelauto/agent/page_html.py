@@ -13,6 +13,7 @@ from otelauto.agent.graph import Cell
 from otelauto.agent.page_graph import COLOURS, svg
 from otelauto.agent.page_metrics import Rates, State
 from otelauto.agent.relay import TAKEN
+from otelauto.agent.running.otlp_intake import ITEMS_ACCEPTED
 from otelauto.agent.schema import Decoded
 from otelauto.agent.secrets import harmless
 from otelauto.counters import Counters
@@ -37,7 +38,13 @@ pre{background:var(--soft);border-radius:6px;padding:8px;overflow-x:auto;margin:
 table{border-collapse:collapse}td,th{text-align:left;padding:2px 16px 2px 0}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
 """
-_FOR_PEOPLE: Final = {"samples": "samples", "spans": "spans", "points": "data points"}
+_FOR_PEOPLE: Final = {
+    "samples": "samples",
+    "spans": "spans",
+    "traces": "spans",
+    "points": "data points",
+    "metrics": "data points",
+}
 
 
 def page(state: State, rates: Rates) -> str:
@@ -60,17 +67,17 @@ def page(state: State, rates: Rates) -> str:
         )
     parts.append(f'<div class="graph">{svg(cells, flows)}</div>')
     counters = state.graph.counters()
-    for name, cell in cells.items():
+    for name, cell in reversed(cells.items()):  # receivers first
         parts += _section(name, cell, counters.get(name, Counters()), measured)
     return logs.masked("\n".join([*parts, "</body></html>"]))
 
 
 def _flow(name: str, measured: Mapping[tuple[str, str, str], float]) -> str:
-    """What a component takes, in a few words."""
+    """What a component takes, from others or from outside, in a few words."""
     found = [
         f"{_rate(rate)} {_FOR_PEOPLE[kind]}/s"
         for (owner, counter, kind), rate in sorted(measured.items())
-        if owner == name and counter == TAKEN.name
+        if owner == name and counter in (TAKEN.name, ITEMS_ACCEPTED.name)
     ]
     return ", ".join(found)
 
@@ -86,7 +93,7 @@ def _section(
     yield f'<section id="{escape(name)}"><h2>{escape(name)} '
     yield f'<span class="state" style="background:{COLOURS[health]}">{health}</span></h2>'
     if why:
-        yield f"<pre>{escape(why)}</pre>"
+        yield f"<pre>{escape(logs.masked(why))}</pre>"
     where = cell.node.block.position
     yield f'<div class="dim">{escape(cell.node.source.name)}:{where.line}</div>'
     lines = "\n".join(_arguments(cell.content, ""))

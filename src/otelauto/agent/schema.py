@@ -26,7 +26,8 @@ from otelauto.agent.river.values import (
 CONSUMER = "otelcol.Consumer"
 HANDLER = "otelcol.Handler"
 APPENDABLE = "prometheus.Appendable"
-CAPSULES = (CONSUMER, HANDLER, APPENDABLE)
+STORAGE = "otelcol.Storage"
+CAPSULES = (CONSUMER, HANDLER, APPENDABLE, STORAGE)
 NS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 10**9,
       "m": 60 * 10**9, "h": 3600 * 10**9}  # fmt: skip
 DURATION_MAX_NS = (1 << 63) - 1

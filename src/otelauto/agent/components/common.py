@@ -6,6 +6,7 @@ from __future__ import annotations
 from otelauto.agent.schema import (
     CONSUMER,
     HANDLER,
+    STORAGE,
     Argument,
     Block,
     at_least,
@@ -117,6 +118,7 @@ SENDING_QUEUE = Block(
         optional("num_consumers", "number", 10),
         optional("queue_size", "number", 1000),
         optional("block_on_overflow", "bool", False),
+        optional("storage", STORAGE),
     ),
     rules=(at_least("num_consumers", 1), at_least("queue_size", 1)),
 )

@@ -23,6 +23,7 @@ from otelauto.agent.components.common import (
 from otelauto.agent.schema import (
     APPENDABLE,
     HANDLER,
+    STORAGE,
     Block,
     Component,
     at_least,
@@ -338,6 +339,13 @@ AUTH_HEADERS = Component(
     exports=_HANDLER,
 )
 
+STORAGE_FILE = Component(
+    "otelcol.storage.file",
+    (optional("directory", "string"),),
+    (DEBUG_METRICS,),
+    exports=(("handler", STORAGE),),
+)
+
 _DIMENSION = (required("name", "string"), optional("default", "string"))
 
 CONNECTOR_SPANMETRICS = Component(
@@ -425,6 +433,7 @@ COMPONENTS = (
     AUTH_BASIC,
     AUTH_BEARER,
     AUTH_HEADERS,
+    STORAGE_FILE,
     CONNECTOR_SPANMETRICS,
     CONNECTOR_SERVICEGRAPH,
 )

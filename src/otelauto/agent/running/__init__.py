@@ -27,6 +27,7 @@ RUNNERS: Final[dict[str, str]] = {
     "otelcol.processor.filter": "filtering.Filter",
     "otelcol.processor.memory_limiter": "memory_limiter.MemoryLimiter",
     "otelcol.receiver.otlp": "receiver_otlp.ReceiverOtlp",
+    "otelcol.storage.file": "storage.File",
     "prometheus.remote_write": "remote_write.RemoteWrite",
     "prometheus.scrape": "scrape.Scrape",
 }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Final
@@ -27,6 +28,7 @@ from otelauto.export.otlp_json import Json
 from otelauto.export.transport import Transport
 
 NS_PER_MS: Final = 1_000_000
+GRPC_VERSIONS: Final = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
 
 class _Exporter(Running):
@@ -101,6 +103,11 @@ class Otlp(_Exporter):
             raise ConfigError(
                 "insecure_skip_verify is not supported with gRPC",
                 "Give the server's certificate, or its authority's, as ca_file.",
+            )
+        if not insecure and self._tls.tls.versions != GRPC_VERSIONS:
+            raise ConfigError(
+                "min_version and max_version are TLS 1.2 and TLS 1.3 with gRPC, and nothing else",
+                "Leave them out.",
             )
         scheme = "http" if insecure else "https"
         return OtlpGrpc(

@@ -43,6 +43,10 @@ REQUESTS_REJECTED = Meaning(
     "Requests that a receiver answered with an error and did not read or understand.",
     "reason",
 )
+# No part of a message of telemetry is smaller than this on average, in bytes. Smaller ones are
+# there to make it grow when it is decoded, or to keep whoever looks at each of them busy.
+SMALLEST_PART, SMALLEST_OBJECT = 16, 8
+FREE_PARTS = 1000  # that any message may have
 LARGE = 1 << 20  # bytes; a message of so many is decoded alone: hostile ones grow twentyfold
 OVERLOADED_RETRY_S = 1.0
 KINDS: dict[str, type[TracesData] | type[MetricsData]] = {
@@ -198,30 +202,57 @@ def decoded(
     content: bytes | None = body
     try:
         if json:
+            _must_be_few(body.count(b"{") + body.count(b"["), len(body) // SMALLEST_OBJECT)
             message = from_json(kind, body)
             content = None
         else:
+            _must_be_few(top_parts(body), len(body) // SMALLEST_PART)
             message = kind.FromString(body)
     except BadJsonError as error:
         raise UnusableError("malformed", str(error)) from error
     except DecodeError as error:
         raise UnusableError("malformed", f"this is no OTLP message of {signal}") from error
     if isinstance(message, MetricsData):
-        return Payload(MetricsData, _count_points(message), content or message, message), 0
-    items, invalid = _count_spans(message.resource_spans)
+        points = _count_points(message, len(body) // SMALLEST_PART)
+        return Payload(MetricsData, points, content or message, message), 0
+    items, invalid = _count_spans(message.resource_spans, len(body) // SMALLEST_PART)
     if invalid:
         _remove_invalid(message.resource_spans)
         content = None
     return Payload(TracesData, items - invalid, content or message, message), invalid
 
 
-def _count_spans(resources: Iterable[ResourceSpans]) -> tuple[int, int]:
+def _must_be_few(parts: int, most: int) -> None:
+    """Raises :class:`UnusableError` for more parts than a message of its size can have."""
+    if parts > most + FREE_PARTS:
+        raise UnusableError("malformed", "there are far more parts than content")
+
+
+def top_parts(body: bytes) -> int:
+    """How many fields the message has; enough of them if they are too many. What is damaged is
+    left to the parser.
+    """
+    count, most = 0, len(body) // SMALLEST_PART + FREE_PARTS
+    try:
+        for _ in protobuf.fields(body):
+            count += 1
+            if count > most:
+                break
+    except protobuf.MalformedError:
+        return count
+    return count
+
+
+def _count_spans(resources: Iterable[ResourceSpans], most: int) -> tuple[int, int]:
     """Spans, and how many of them no trace store would take."""
-    count = invalid = 0
+    count = invalid = scopes = 0
     for resource in resources:
+        scopes += len(resource.scope_spans)
+        _must_be_few(scopes, most)
         for scope in resource.scope_spans:
+            count += len(scope.spans)
+            _must_be_few(count, most)
             for span in scope.spans:
-                count += 1
                 if len(span.trace_id) != _TRACE_ID or len(span.span_id) != _SPAN_ID:
                     invalid += 1
     return count, invalid
@@ -247,10 +278,13 @@ def points_of(metric: Metric) -> int:
     return len(getattr(metric, which).data_points) if which else 0
 
 
-def _count_points(message: MetricsData) -> int:
-    return sum(
-        points_of(metric)
-        for resource in message.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-    )
+def _count_points(message: MetricsData, most: int) -> int:
+    points = parts = 0
+    for resource in message.resource_metrics:
+        parts += len(resource.scope_metrics)
+        _must_be_few(parts, most)
+        for scope in resource.scope_metrics:
+            parts += len(scope.metrics)
+            _must_be_few(parts, most)
+            points += sum(map(points_of, scope.metrics))
+    return points

@@ -18,6 +18,7 @@ from typing import Final
 from otelauto.agent.pipeline import Context, Metrics, Refused, Traces
 from otelauto.agent.schema import Decoded
 from otelauto.counters import Meaning
+from otelauto.errors import OtelautoError
 from otelauto.export.exporter import Reason, Trouble
 from otelauto.export.outbox import REASONS
 from otelauto.export.retry import Retry
@@ -66,7 +67,8 @@ class _Entry:
 
 
 class SendingQueue:
-    """Delivers requests by up to ``num_consumers`` threads, started as they are needed.
+    """Delivers requests by up to ``num_consumers`` threads, started as they are needed; with a
+    ``storage`` by one, in order, from there.
 
     A wrong credential is tried again like an endpoint that is not there, which the OTLP
     specification does not ask for: it is put right more often than not.
@@ -79,8 +81,6 @@ class SendingQueue:
         queue: Decoded,
         retry: Decoded,
         failed: Callable[[str], None],
-        *,
-        store_first: DiskSpool | None = None,
     ) -> None:
         self._context = context
         self._connect = connect
@@ -91,10 +91,10 @@ class SendingQueue:
         self._retry_config = retry
         self._counters = context.counters
         self._trouble = Trouble(context.id)
-        self._store_first = store_first is not None
-        self._spool = store_first or DiskSpool(
-            context.directory / "queue", SPOOL_BYTES, self._lost, self._found
-        )
+        storage = queue["storage"]
+        self._store_first = storage is not None
+        self._directory = storage.inner / context.id if storage else context.directory / "queue"
+        self._spool = DiskSpool(self._directory, SPOOL_BYTES, self._lost, self._found)
         self._changed = threading.Condition()
         self._entries: deque[_Entry] = deque()
         self._in_hand: set[_Entry] = set()
@@ -107,12 +107,13 @@ class SendingQueue:
     def start(self) -> None:
         """Deliver first what an earlier run left."""
         try:
-            if self._store_first or (self._context.directory / "queue").exists():
+            if self._store_first or self._directory.exists():
                 self._spool.open()
         except OSError as error:
-            self._context.log.warning(
-                "the spool cannot be used: %s: %s", self._context.directory, error.strerror
-            )
+            why = f"{self._directory} cannot be used: {error.strerror}"
+            if self._store_first:
+                raise OtelautoError(why, "Give another directory.") from error
+            self._context.log.warning("what an earlier run left is not sent: %s", why)
         with self._changed:
             if self._spool.items or self._store_first:
                 self._begin(from_spool=True)
