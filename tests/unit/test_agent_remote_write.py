@@ -7,6 +7,7 @@ import base64
 import itertools
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -431,6 +432,16 @@ def test_what_2_did_not_write_is_counted(tmp_path, status: int, reason: str) -> 
         running.component.append(ONE)
         wait_until(lambda: running.counted(SAMPLES_SENT) == 1, "sent")
         wait_until(lambda: running.counted(SAMPLES_DROPPED, reason) == 1, "dropped")
+
+
+def test_what_becomes_too_old_while_it_is_tried_is_dropped(tmp_path) -> None:
+    queue = QUICK.replace("{\n", '{\nsample_age_limit = "2s"\n', 1)
+    with (
+        web(script(then=(503, {}, b""))) as server,
+        agent(tmp_path, endpoint(server, NO_METADATA, queue)) as running,
+    ):
+        running.component.append([Sample(labels("m"), 1.0, time.time_ns() // 1_000_000)])
+        wait_until(lambda: running.counted(SAMPLES_DROPPED, "too_old") == 1, "dropped")
 
 
 def test_what_is_too_old_is_dropped(tmp_path) -> None:

@@ -303,6 +303,7 @@ class Reader:
         self._number = self._fd = -1
         self._series: list[bytes] = []
         self._broken = False  # a record was damaged: later ones may need the series in it
+        self.damaged = 0  # samples of such records so far
 
     def close(self) -> None:
         """Let go of the file."""
@@ -356,6 +357,7 @@ class Reader:
         if len(payload) != length or zlib.crc32(payload) != checksum:
             self._break(f"a record of {items} samples is damaged")
         if self._broken:
+            self.damaged += items
             self._log.damaged(number, items)
             self.position = end
             return None
