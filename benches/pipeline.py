@@ -168,7 +168,7 @@ def _settled(port: int, at_least: float) -> int:
         if time.monotonic() > give_up_at:
             raise BenchError(f"{now} bytes have arrived instead of {at_least:.0f}")
         last = now
-        time.sleep(0.5)
+        time.sleep(0.1)
 
 
 def pipeline(bench: Bench) -> Section:

@@ -25,6 +25,10 @@ from otelauto.counters import Counters, Meaning
 SINK = "otelcol.exporter.debug"
 SECOND = 1_000_000_000
 TRACE = b"t" * 16
+OUTPUT = """output {
+    traces  = [otelcol.exporter.debug.sink.input]
+    metrics = [otelcol.exporter.debug.sink.input]
+  }"""
 
 
 class Sink(Running):
@@ -174,3 +178,13 @@ def named(point: Any) -> dict[str, Any]:
     return {
         each.key: getattr(each.value, each.value.WhichOneof("value")) for each in point.attributes
     }
+
+
+def one(kind: str, more: str) -> str:
+    """A configuration of one processor, ``p``, before the sink."""
+    return f'otelcol.processor.{kind} "p" {{\n  {more}\n  {OUTPUT}\n}}'
+
+
+def part(kind: str) -> str:
+    """Its id."""
+    return f"otelcol.processor.{kind}.p"

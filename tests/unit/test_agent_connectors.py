@@ -117,6 +117,15 @@ def test_deltas_begin_anew(tmp_path: Path) -> None:
         assert len(made.sink.payloads) == 2
 
 
+def test_kinds_and_statuses_that_nobody_knows(tmp_path: Path) -> None:
+    with agent(spanmetrics(), tmp_path) as made:
+        odd = span(kind=77, status=Status(code=99))  # type: ignore[arg-type]
+        made[SPANMETRICS].traces(traces([odd]))
+        labels = named(flushed(made)["calls"][0])
+        assert labels["span.kind"] == "SPAN_KIND_UNSPECIFIED"
+        assert labels["status.code"] == "STATUS_CODE_UNSET"
+
+
 def test_an_end_before_the_start_is_no_time(tmp_path: Path) -> None:
     with agent(spanmetrics(), tmp_path) as made:
         made[SPANMETRICS].traces(traces([took(1, -5)]))

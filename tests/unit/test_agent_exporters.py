@@ -180,7 +180,7 @@ def test_without_a_queue_the_sender_is_told(make, grpc_server):
 
 def test_what_could_not_go_waits_for_the_next_run(make, grpc_server):
     grpc_server.answers += [Refusal(grpc.StatusCode.UNAUTHENTICATED)] * 10_000
-    slow = "sending_queue {\nnum_consumers = 2\n}"
+    slow = "sending_queue {\nnum_consumers = 1\n}"
     first = make(f"127.0.0.1:{grpc_server.port}", slow)
     for number in range(5):
         first.traces(spans(number))
@@ -197,6 +197,18 @@ def test_what_could_not_go_waits_for_the_next_run(make, grpc_server):
     assert count(second, RECOVERED) == 6
     assert sorted(numbers(grpc_server)) == list(range(5))
     wait_for(lambda: second.status()["items in the spool"] == 0)
+    second.traces(spans(6))
+    wait_for(lambda: count(second, SENT, "spans") == 6)
+
+
+def test_one_that_waits_for_its_answer_does_not_hold_others_up(make, grpc_server):
+    grpc_server.hold.clear()
+    exporter = make(f"127.0.0.1:{grpc_server.port}")
+    for number in range(3):
+        exporter.traces(spans(number))
+    wait_for(lambda: len(grpc_server.exports) == 3)
+    grpc_server.hold.set()
+    wait_for(lambda: count(exporter, SENT, "spans") == 3)
 
 
 STORED = """

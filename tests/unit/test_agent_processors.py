@@ -11,29 +11,14 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.e2e.harness.process import wait_until
-from tests.unit.agent_parts import agent, attributes, named, span, spans, sums, traces
+from tests.unit.agent_parts import agent, attributes, named, one, part, span, spans, sums, traces
 
 from otelauto.agent.pipeline import Health, Payload, Refused
 from otelauto.agent.running import batch, memory_limiter
 from otelauto.agent.running.batch import BATCHES_SENT, ITEMS_GIVEN_UP
-from otelauto.agent.running.conditions import ConditionError, condition
-from otelauto.agent.running.filtering import CONDITIONS_FAILED, ITEMS_FILTERED, SPAN_PATHS
 from otelauto.agent.running.memory_limiter import ITEMS_LIMITED
 from otelauto.agent.running.split import split
 from otelauto.errors import ConfigError
-
-OUTPUT = """output {
-    traces  = [otelcol.exporter.debug.sink.input]
-    metrics = [otelcol.exporter.debug.sink.input]
-  }"""
-
-
-def one(kind: str, more: str) -> str:
-    return f'otelcol.processor.{kind} "p" {{\n  {more}\n  {OUTPUT}\n}}'
-
-
-def part(kind: str) -> str:
-    return f"otelcol.processor.{kind}.p"
 
 
 def numbers(given: list[Span]) -> list[int]:
@@ -125,6 +110,29 @@ def test_a_full_batch_processor_gives_back_and_loses_nothing(
         made.sink.free.set()
         wait_until(lambda: made.sink.items == taken, "all that was taken")
         made[part("batch")].traces(traces(spans(5)))
+
+
+def test_what_piled_up_goes_in_batches_of_the_usual_size(tmp_path: Path) -> None:
+    with agent(one("batch", 'timeout = "1ms"\n  send_batch_size = 10'), tmp_path) as made:
+        made.sink.free.clear()
+        for number in range(40):
+            made[part("batch")].traces(traces(spans(5, 1 + 5 * number)))
+        made.sink.free.set()
+        wait_until(lambda: made.sink.items == 200, "all")
+        assert max(each.items for each in made.sink.payloads) <= 10
+        assert numbers(made.sink.spans()) == list(range(1, 201))
+
+
+def test_a_consumer_that_holds_on_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "LAST_S", 0.0)
+    with agent(one("batch", 'timeout = "1ms"'), tmp_path) as made:
+        made.sink.free.clear()
+        made[part("batch")].traces(traces(spans(3)))
+        made[part("batch")].stop(0.1)
+        assert made.count(part("batch"), ITEMS_GIVEN_UP, "shutdown") == 3
+        made.sink.free.set()
 
 
 def test_what_nobody_takes_is_counted_at_the_end(tmp_path: Path) -> None:
@@ -232,6 +240,13 @@ def test_memory_is_read_once_an_interval(tmp_path: Path, monkeypatch: pytest.Mon
         assert 0 < processor.soft < processor.hard < memory_limiter.available_bytes()
 
 
+@pytest.mark.parametrize("limit", ['limit = "0"', "limit_percentage = 0"])
+def test_limits_that_leave_nothing_are_an_error(tmp_path: Path, limit: str) -> None:
+    text = one("memory_limiter", f'check_interval = "1s"\n  {limit}')
+    with pytest.raises(ConfigError), agent(text, tmp_path):
+        pass
+
+
 def test_the_resident_set_is_that_of_the_kernel() -> None:
     status = Path("/proc/self/status").read_text()
     kib = int(status.partition("VmRSS:")[2].split()[0])
@@ -279,11 +294,12 @@ def action(kind: str, **more: object) -> str:
         (action("convert", key="t", converted_type="int"), {"t": 17}),
         (action("convert", key="t", converted_type="double"), {"t": 17.0}),
         (action("convert", key="a", converted_type="int"), {}),
+        (action("convert", key="big", converted_type="int"), {}),
         (action("insert", key="b", value=1) + action("delete", key="b"), {}),
     ],
 )
 def test_actions(tmp_path: Path, actions: str, expected: dict[str, object]) -> None:
-    first = {"a": "x-12", "n": 41, "t": "17"}
+    first = {"a": "x-12", "n": 41, "t": "17", "big": "9" * 30}
     result = changed(tmp_path, actions, span(attributes=attributes(**first)))
     wanted = {k: v for k, v in {**first, **expected}.items() if v is not None}
     assert result == wanted
@@ -298,6 +314,7 @@ def test_actions(tmp_path: Path, actions: str, expected: dict[str, object]) -> N
         ('match_type = "regexp"\n services = ["^sh"]', True),
         ('match_type = "strict"\n span_names = ["POST", "GET"]', True),
         ('match_type = "strict"\n span_kinds = ["SPAN_KIND_CLIENT"]', False),
+        ('match_type = "strict"\n span_kinds = ["SPAN_KIND_SERVER"]', True),
         ('match_type = "strict"\n attribute {\n key = "n"\n value = 41\n }', True),
         ('match_type = "strict"\n attribute {\n key = "n"\n value = 42\n }', False),
         ('match_type = "strict"\n attribute {\n key = "n"\n }', True),
@@ -337,6 +354,7 @@ def test_data_points_have_attributes_too(tmp_path: Path) -> None:
         action("extract", key="a", pattern="(?P<a>"),
         action("convert", key="a"),
         action("insert", key="a", from_context="b"),
+        action("insert", key="a", value=1 << 63),
         action("delete", key="a") + 'include {\n match_type = "strict"\n }',
         action("delete", key="a") + 'exclude {\n match_type = "strict"\n log_bodies = ["a"]\n }',
     ],
@@ -344,119 +362,6 @@ def test_data_points_have_attributes_too(tmp_path: Path) -> None:
 def test_actions_that_lack_something_are_errors(tmp_path: Path, actions: str) -> None:
     with pytest.raises(ConfigError), agent(one("attributes", actions), tmp_path):
         pass
-
-
-# ---- filter ----
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('name == "GET"', True),
-        ('name != "GET"', False),
-        ('attributes["n"] == 41', True),
-        ('attributes["n"] == 41.0', True),
-        ('attributes["n"] == "41"', False),
-        ('attributes["n"] > 40 and attributes["n"] <= 41', True),
-        ('attributes["n"] < 40 or not (name == "POST")', True),
-        ('attributes["absent"] == nil', True),
-        ('attributes["absent"] != nil', False),
-        ('attributes["absent"] > 1', False),
-        ("kind == SPAN_KIND_SERVER", True),
-        ('kind.string == "Server"', True),
-        ("status.code == STATUS_CODE_ERROR", False),
-        ('resource.attributes["service.name"] == "shop"', True),
-        ('IsMatch(name, "^G.T$")', True),
-        ('IsMatch(attributes["n"], "4[0-9]")', True),
-        ('IsMatch(attributes["absent"], ".*")', False),
-        ('IsString(attributes["n"])', False),
-        ('IsInt(attributes["n"])', True),
-        ("IsRootSpan()", True),
-        ('ToLowerCase(name) == "get"', True),
-        ("Len(name) == 3", True),
-        ('trace_id.string == "74747474747474747474747474747474"', True),
-        ("trace_id == 0x74747474747474747474747474747474", True),
-        ("end_time_unix_nano >= 2000000000", True),
-        ("true and false", False),
-        ('name == "a\\"b"', False),
-    ],
-)
-def test_conditions(tmp_path: Path, text: str, expected: bool) -> None:
-    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-    configuration = one("filter", f'traces {{\n span = ["{quoted}"]\n }}')
-    with agent(configuration, tmp_path) as made:
-        made[part("filter")].traces(traces([span(attributes=attributes(n=41))]))
-        assert made.sink.items == (0 if expected else 1)
-        assert made.count(part("filter"), ITEMS_FILTERED, "span") == int(expected)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "name ==", 'name == "GET', "nme == 1", "(name == 1", "name == 1)", "1 + 1 == 2",
-        "Foo(name)", "IsMatch(name)", 'IsMatch(name, "(")', "IsMatch(name, name)", "name # 1",
-        "(" * 100 + "true" + ")" * 100, 'attributes["a"', "attributes[name] == 1",
-    ],
-)  # fmt: skip
-def test_what_is_no_condition(text: str) -> None:
-    with pytest.raises(ConditionError):
-        condition(text, SPAN_PATHS, {})
-
-
-def test_what_is_left_is_whole(tmp_path: Path) -> None:
-    text = one("filter", 'traces {\n span = ["attributes[\\"n\\"] == 2", "name == \\"x\\""]\n }')
-    with agent(text, tmp_path) as made:
-        given = [span(n, attributes=attributes(n=n)) for n in (1, 2, 3)]
-        payload = traces([*given, span(4, name="x")])
-        before = payload.encoded
-        made[part("filter")].traces(payload)
-        assert made.sink.payloads[0].message == traces([given[0], given[2]]).message
-        assert made.sink.items == 2
-        assert payload.encoded == before
-        made[part("filter")].traces(traces([given[1]]))
-        made[part("filter")].metrics(sums(3))
-        assert made.sink.items == 5
-
-
-def test_events_points_and_metrics(tmp_path: Path) -> None:
-    text = one(
-        "filter",
-        'traces {\n spanevent = ["name == \\"retry\\" and span.name == \\"GET\\""]\n }\n'
-        'metrics {\n metric = ["name == \\"gone\\"", "HasAttrKeyOnDatapoint(\\"secret\\")"]\n'
-        ' datapoint = ["metric.name == \\"requests\\" and value_int > 2"]\n }',
-    )
-    with agent(text, tmp_path) as made:
-        name = part("filter")
-        given = span()
-        for event in ("retry", "sent"):
-            given.events.add(name=event)
-        made[name].traces(traces([given]))
-        assert [each.name for each in made.sink.spans()[0].events] == ["sent"]
-        made[name].metrics(sums(3, "gone"))
-        made[name].metrics(sums(3, "others", secret="x"))
-        made[name].metrics(sums(9, "requests"))
-        assert [each.items for each in made.sink.payloads] == [1, 3]
-        assert [point.as_int for point in made.sink.points()["requests"]] == [0, 1, 2]
-        counted = {
-            k: made.count(name, ITEMS_FILTERED, k) for k in ("spanevent", "metric", "datapoint")
-        }
-        assert counted == {"spanevent": 1, "metric": 6, "datapoint": 6}
-
-
-@pytest.mark.parametrize("mode", ["propagate", "ignore", "silent"])
-def test_a_condition_that_does_not_fit(tmp_path: Path, mode: str) -> None:
-    text = one("filter", f'error_mode = "{mode}"\n traces {{\n span = ["Len(kind) == 1"]\n }}')
-    with agent(text, tmp_path) as made:
-        name = part("filter")
-        if mode == "propagate":
-            with pytest.raises(Refused) as caught:
-                made[name].traces(traces([span()]))
-            assert caught.value.permanent
-            return
-        made[name].traces(traces([span()]))
-        assert made.sink.items == 1
-        assert made.count(name, CONDITIONS_FAILED) == 1
-        assert bool(made[name].last_error) is (mode == "ignore")
 
 
 # ---- outputs ----

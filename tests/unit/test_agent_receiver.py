@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import ssl
 import threading
 import zlib
@@ -187,6 +188,19 @@ def test_what_is_behind_decides(made: Agent) -> None:
     assert made.sink.items == 9
 
 
+def test_a_fault_of_our_own_is_said_and_logged(
+    made: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(payload: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(made.sink, "traces", broken)
+    assert ask(made)[0] == 500
+    assert call(made)[0] is grpc.StatusCode.INTERNAL
+    kinds = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert kinds == [ZeroDivisionError] * 2
+
+
 def test_a_port_in_use_is_an_error(made: Agent, tmp_path: Path) -> None:
     for protocol in ("http", "grpc"):
         port = made[RECEIVER].ports[protocol]
@@ -196,6 +210,37 @@ def test_a_port_in_use_is_an_error(made: Agent, tmp_path: Path) -> None:
         with pytest.raises(OtelautoError, match="listen"), agent(other, tmp_path):
             pass
     assert ask(made)[0] == 200
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    more = text(f'transport = "unix"\n endpoint = "{tmp_path}/socket"')
+    more = more.replace('endpoint = "127.0.0.1:0"\n', "", 1)
+    with (
+        agent(more, tmp_path / "agent") as made,
+        grpc.insecure_channel(f"unix:{tmp_path}/socket") as channel,
+    ):
+        assert channel.unary_unary(METHODS["traces"])(BODY, timeout=30) == b""
+        assert made.sink.items == 3
+
+
+def test_a_connection_is_closed_at_its_age(tmp_path: Path) -> None:
+    more = """keepalive {
+      server_parameters {
+        max_connection_age = "50ms"
+        max_connection_age_grace = "50ms"
+      }
+      enforcement_policy { min_time = "10s" }
+    }
+    max_concurrent_streams = 7"""
+    with agent(text(more), tmp_path) as made:
+        at = ("127.0.0.1", made[RECEIVER].ports["grpc"])
+        with socket.create_connection(at, timeout=30) as connection:
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+            said = b""
+            while part := connection.recv(4096):  # the server ends it
+                said += part
+        # SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 section 6.5.2)
+        assert b"\0\3" + (7).to_bytes(4, "big") in said
 
 
 def test_a_signal_without_an_output_is_no_service(tmp_path: Path) -> None:

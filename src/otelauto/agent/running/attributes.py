@@ -9,14 +9,14 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from otelauto.agent.pipeline import Context, Metrics, Payload, Running, Traces
 from otelauto.agent.river.values import OptionalSecret, Secret, Value
 from otelauto.agent.running.outputs import Outputs, as_input, only
-from otelauto.agent.running.values import Attribute, find, set_value, text_of, value_of
+from otelauto.agent.running.values import Attribute, find, kind_text, set_value, text_of, value_of
 from otelauto.agent.schema import Decoded
 from otelauto.errors import ConfigError
 
@@ -135,6 +135,10 @@ def _setting(block: Decoded, kind: str, key: str) -> Action:
     source, value = block["from_attribute"], _plain(block["value"])
     if not source and value is None:
         raise _bad(block, "needs value or from_attribute")
+    try:
+        set_value(AnyValue(), value)
+    except ValueError as error:
+        raise _bad(block, "needs a number of 64 bits with a sign") from error
 
     def act(attributes: Any) -> None:
         there = find(attributes, key)
@@ -270,7 +274,7 @@ class _Match:
     def _of_span(self, span: Span) -> bool:
         if self._names is not None and not self._names(span.name):
             return False
-        if self._kinds is not None and not self._kinds(Span.SpanKind.Name(span.kind)):
+        if self._kinds is not None and not self._kinds(kind_text(span.kind)):
             return False
         return all(_has(span.attributes, *pair) for pair in self._attributes)
 

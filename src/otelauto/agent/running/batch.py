@@ -37,6 +37,7 @@ ITEMS_GIVEN_UP = Meaning(
 MAX_HELD = 32 * 1024 * 1024  # bytes of each signal
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 FULL_RETRY_S = 1.0
+LAST_S = 0.5  # that the end of a batch in progress may take beyond the deadline
 
 
 class Batch(Running):
@@ -108,10 +109,10 @@ class _Queue:
         self._enough = int(content["send_batch_size"]) if self._timeout_s else 1
         self._most = int(content["send_batch_max_size"])
         self._changed = threading.Condition()
-        self._held: deque[tuple[int, bytes]] = deque()  # items, and the message as bytes
+        # Items, the message as bytes, and when it came.
+        self._held: deque[tuple[int, bytes, float]] = deque()
         self._bytes = 0
         self.items = 0  # held, or being sent
-        self._since = 0.0  # when the oldest came
         self._until: float | None = None  # when the end is, once it is known
         self._thread = threading.Thread(
             target=self._run, name=f"{context.id}-{signal}", daemon=True
@@ -127,8 +128,12 @@ class _Queue:
             self._changed.notify_all()
 
     def join(self) -> None:
+        """Wait for the end that ``close`` set; whoever does not let go of a batch then keeps it."""
+        if self._thread.is_alive() and self._until is not None:
+            self._thread.join(max(0.0, self._until - time.monotonic()) + LAST_S)
         if self._thread.is_alive():
-            self._thread.join()
+            self._counters.add(ITEMS_GIVEN_UP, self.items, "shutdown")
+            self._log.warning("%d items of %s were given up", self.items, self._signal)
 
     def put(self, payload: Payload[Any]) -> None:
         encoded = payload.encoded
@@ -138,9 +143,7 @@ class _Queue:
                 raise Refused("the agent is being stopped")
             if self._bytes and self._bytes + size > MAX_HELD:
                 raise Refused("the batch processor is full", retry_after_s=FULL_RETRY_S)
-            if not self._held:
-                self._since = time.monotonic()
-            self._held.append((payload.items, encoded))
+            self._held.append((payload.items, encoded, time.monotonic()))
             self._bytes += size
             self.items += payload.items
             # The sender sleeps until the timeout; it is woken for the first, and for enough.
@@ -148,11 +151,8 @@ class _Queue:
                 self._changed.notify()
 
     def _run(self) -> None:
-        while (taken := self._next()) is not None:
-            size = sum(len(encoded) for _, encoded in taken)
-            items = sum(count for count, _ in taken)
-            whole = Payload(self._kind, items, [encoded for _, encoded in taken])
-            del taken
+        while (whole := self._next()) is not None:
+            items, size = whole.items, len(whole.encoded)
             for batch in self._parts(whole):
                 self._deliver(batch)
             del whole
@@ -160,7 +160,7 @@ class _Queue:
                 self._bytes -= size
                 self.items -= items
 
-    def _next(self) -> list[tuple[int, bytes]] | None:
+    def _next(self) -> Payload[Any] | None:
         """What is to be sent now; ``None`` at the end. It waits for it."""
         with self._changed:
             while True:
@@ -170,12 +170,19 @@ class _Queue:
                         return None
                     self._changed.wait()
                     continue
-                wait = self._since + self._timeout_s - time.monotonic()
+                wait = self._held[0][2] + self._timeout_s - time.monotonic()
                 if closing or wait <= 0 or self.items >= self._enough:
-                    taken = list(self._held)
-                    self._held.clear()
-                    return taken
+                    return self._taken()
                 self._changed.wait(wait)
+
+    def _taken(self) -> Payload[Any]:
+        """The oldest messages, as many as are enough: what piled up is no batch for anybody."""
+        items, parts = 0, []
+        while self._held and items < self._enough:
+            count, encoded, _ = self._held.popleft()
+            items += count
+            parts.append(encoded)
+        return Payload(self._kind, items, parts)
 
     def _parts(self, whole: Payload[Any]) -> Iterator[Payload[Any]]:
         """Batches of no more than the largest size."""

@@ -26,7 +26,7 @@ from otelauto.agent.running.conditions import (
     condition,
 )
 from otelauto.agent.running.outputs import Outputs, as_input, only
-from otelauto.agent.running.values import value_of
+from otelauto.agent.running.values import kind_text, value_of
 from otelauto.agent.schema import Decoded
 from otelauto.counters import Meaning
 from otelauto.errors import ConfigError
@@ -88,7 +88,7 @@ _AROUND: dict[str, Getter] = {
 _SPAN: dict[str, Callable[[Any], Any]] = {
     "name": lambda span: span.name,
     "kind": lambda span: span.kind,
-    "kind.string": lambda span: span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").title(),
+    "kind.string": lambda span: kind_text(span.kind).removeprefix("SPAN_KIND_").title(),
     "attributes": lambda span: _attributes(span.attributes),
     "trace_id": lambda span: span.trace_id,
     "trace_id.string": lambda span: span.trace_id.hex(),

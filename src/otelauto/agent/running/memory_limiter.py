@@ -93,7 +93,7 @@ class MemoryLimiter(Running):
 
 def limits(content: Decoded) -> tuple[int, int]:
     """The limit and the soft limit, in bytes."""
-    if content["limit"]:
+    if content["limit"] is not None:
         hard = int(content["limit"])
         spike = int(content["spike_limit"] or 0)
     else:

@@ -143,6 +143,9 @@ class GrpcServer:
             if refused.permanent:
                 await call.abort(Code.INVALID_ARGUMENT, str(refused))
             await _abort_for_now(call, str(refused), refused.retry_after_s)
+        except Exception:
+            self._log.exception("a call failed")
+            await call.abort(Code.INTERNAL, "an internal error; it is in the log")
         raise AssertionError("an aborted call goes on")
 
     def _take(self, signal: str, body: bytes) -> bytes:

@@ -23,7 +23,7 @@ from otelauto.export.exporter import Reason, Trouble
 from otelauto.export.outbox import REASONS
 from otelauto.export.retry import Retry
 from otelauto.export.spool import DiskSpool, Entry, Loss
-from otelauto.export.transport import Answer, Body, Transport, Verdict
+from otelauto.export.transport import REST_AFTER_S, Answer, Body, Transport, Verdict
 
 NS: Final = 1e9
 SPOOL_BYTES: Final = 1 << 30
@@ -66,6 +66,9 @@ class _Entry:
         return self.request.encoded
 
 
+Take = Callable[[Callable[[], None]], _Entry | None]
+
+
 class SendingQueue:
     """Delivers requests by up to ``num_consumers`` threads, started as they are needed; with a
     ``storage`` by one, in order, from there.
@@ -99,7 +102,8 @@ class SendingQueue:
         self._entries: deque[_Entry] = deque()
         self._in_hand: set[_Entry] = set()
         self._lines: list[_Line] = []
-        self._idle = 0
+        self._consumers = 0  # threads that take from the queue
+        self._idle = 0  # those of them that wait
         self._closing = threading.Event()
         self._give_up_at = math.inf
         self._failing = False
@@ -116,7 +120,7 @@ class SendingQueue:
             self._context.log.warning("what an earlier run left is not sent: %s", why)
         with self._changed:
             if self._spool.items or self._store_first:
-                self._begin(from_spool=True)
+                self._begin(self._take_stored)
 
     def put(self, signal: str, request: Request) -> None:
         """Take a request.
@@ -141,8 +145,9 @@ class SendingQueue:
                 self._changed.wait()
             self._refuse_if_closing()
             self._entries.append(entry)
-            if not self._idle and len(self._lines) < self._most:
-                self._begin()
+            if len(self._entries) > self._idle and self._consumers < self._most:
+                self._consumers += 1
+                self._begin(self._take)
             self._changed.notify_all()
 
     def queued(self) -> tuple[int, int]:
@@ -162,9 +167,10 @@ class SendingQueue:
         late = [line for line in self._lines if line.thread.is_alive() or line.lent_to]
         for line in late:
             line.abort()
+        until = time.monotonic() + GRACE_S
         for line in late:
             if line.thread.is_alive():
-                line.thread.join(GRACE_S)
+                line.thread.join(max(0.0, until - time.monotonic()))
         with self._changed:
             left = [*self._in_hand, *self._entries]
             self._entries.clear()
@@ -175,28 +181,40 @@ class SendingQueue:
 
     # ---- delivery ----
 
-    def _begin(self, *, from_spool: bool = False) -> None:
-        line = _Line(self, self._take_stored if from_spool else self._take)
+    def _begin(self, take: Take) -> None:
+        line = _Line(self, take)
         self._lines.append(line)
         line.thread.start()
 
-    def _take(self) -> _Entry | None:
-        with self._changed:
-            self._idle += 1
-            self._changed.wait_for(lambda: self._entries or self._closing.is_set())
-            self._idle -= 1
-            if not self._entries or self._is_over():
-                return None
-            entry = self._entries.popleft()
-            self._in_hand.add(entry)
-            self._changed.notify_all()
-            return entry
+    def _take(self, rest: Callable[[], None]) -> _Entry | None:
+        """The next request; ``None`` at the end. ``rest`` is called once if there is none for
+        ``REST_AFTER_S``.
+        """
+        patience: float | None = REST_AFTER_S
+        while True:
+            with self._changed:
+                self._idle += 1
+                came = self._changed.wait_for(
+                    lambda: self._entries or self._closing.is_set(), patience
+                )
+                self._idle -= 1
+                if came:
+                    if not self._entries or self._is_over():
+                        return None
+                    entry = self._entries.popleft()
+                    self._in_hand.add(entry)
+                    self._changed.notify_all()
+                    return entry
+            rest()
+            patience = None
 
-    def _take_stored(self) -> _Entry | None:
+    def _take_stored(self, rest: Callable[[], None]) -> _Entry | None:
+        """The same, of the spool; without a ``storage`` an empty one is the end."""
         with self._changed:
             found = None if self._is_over() else self._spool.head()
             while found is None and self._store_first and not self._closing.is_set():
-                self._changed.wait()
+                if not self._changed.wait(REST_AFTER_S):
+                    rest()
                 found = self._spool.head()
             if found is None:
                 return None
@@ -357,7 +375,7 @@ class SendingQueue:
 class _Line:
     """A thread that delivers, with its connections: one for each signal, made when needed."""
 
-    def __init__(self, queue: SendingQueue, take: Callable[[], _Entry | None]) -> None:
+    def __init__(self, queue: SendingQueue, take: Take) -> None:
         self._queue = queue
         self._take = take
         self._ways: dict[str, tuple[Transport, Callable[[Body], Answer]]] = {}
@@ -380,8 +398,12 @@ class _Line:
         for transport, _ in list(self._ways.values()):
             transport.abort()
 
+    def _rest(self) -> None:
+        for transport, _ in self._ways.values():
+            transport.rest()
+
     def _run(self) -> None:
-        while (entry := self._take()) is not None:
+        while (entry := self._take(self._rest)) is not None:
             self._queue.settle(entry, self.send(entry))
         for transport, _ in self._ways.values():
             transport.close()

@@ -20,14 +20,22 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     ResourceMetrics,
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otelauto.agent.pipeline import Context, Metrics, Payload, Refused, Running, Traces
 from otelauto.agent.river.values import Value
 from otelauto.agent.running.buckets import Explicit, Exponential
 from otelauto.agent.running.flusher import Flusher
 from otelauto.agent.running.outputs import Outputs, as_input, only, seconds
-from otelauto.agent.running.values import find, same_attributes, set_value, text_of, value_of
+from otelauto.agent.running.values import (
+    find,
+    kind_text,
+    same_attributes,
+    set_value,
+    status_text,
+    text_of,
+    value_of,
+)
 from otelauto.agent.schema import Decoded
 from otelauto.counters import Meaning
 
@@ -45,8 +53,6 @@ _DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 _BASIC = ("service.name", "span.name", "span.kind", "status.code")
 Key = tuple[str, ...]
-_KINDS: dict[int, str] = {number: name for name, number in Span.SpanKind.items()}
-_STATUSES: dict[int, str] = {number: name for name, number in Status.StatusCode.items()}
 
 
 @dataclass(slots=True)
@@ -154,7 +160,7 @@ class SpanMetrics(Running):
             if (value := _dimension(name, default, span.attributes, resource)) is not None
         ]
         basic = (service, span.name, kind_text(span.kind),
-                 _status_text(span.status.code))  # fmt: skip
+                 status_text(span.status.code))  # fmt: skip
         key = (*basic, *(text_of(value_of(value)) for _, value in found))
         group = self._groups[group_key]
         series = group.series.get(key)
@@ -379,14 +385,3 @@ def _dimension(
     if value is None:
         value = find(second, name)
     return default if value is None else value
-
-
-def kind_text(kind: int) -> str:
-    """The name of a kind of spans, as the Collector writes it."""
-    found = _KINDS.get(kind)
-    return found or _KINDS[0]
-
-
-def _status_text(code: int) -> str:
-    found = _STATUSES.get(code)
-    return found or _STATUSES[0]

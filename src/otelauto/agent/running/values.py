@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+_KINDS: dict[int, str] = {number: name for name, number in Span.SpanKind.items()}
+_STATUSES: dict[int, str] = {number: name for name, number in Status.StatusCode.items()}
 Attribute = str | bool | int | float | bytes | list[Any] | dict[str, Any] | None
 
 
@@ -35,8 +38,11 @@ def find(attributes: Iterable[KeyValue], key: str) -> AnyValue | None:
 
 
 def set_value(target: AnyValue, value: Attribute) -> None:
-    """Make ``target`` hold ``value``."""
-    target.Clear()
+    """Make ``target`` hold ``value``.
+
+    Raises:
+        ValueError: an integer that 64 bits do not hold; ``target`` is as it was.
+    """
     if isinstance(value, bool):
         target.bool_value = value
     elif isinstance(value, int):
@@ -48,13 +54,17 @@ def set_value(target: AnyValue, value: Attribute) -> None:
     elif isinstance(value, bytes):
         target.bytes_value = value
     elif isinstance(value, list):
+        target.Clear()
         target.array_value.SetInParent()
         for each in value:
             set_value(target.array_value.values.add(), each)
     elif isinstance(value, dict):
+        target.Clear()
         target.kvlist_value.SetInParent()
         for key, each in value.items():
             set_value(target.kvlist_value.values.add(key=key).value, each)
+    else:
+        target.Clear()
 
 
 def text_of(value: Attribute) -> str:
@@ -84,3 +94,13 @@ def number_text(value: float) -> str:
 def same_attributes(attributes: Mapping[str, Attribute]) -> tuple[tuple[str, str, str], ...]:
     """Something hashable that is equal for equal attributes, in whatever order."""
     return tuple(sorted((key, type(v).__name__, text_of(v)) for key, v in attributes.items()))
+
+
+def kind_text(kind: int) -> str:
+    """The name of a span's kind; an unknown one is unspecified."""
+    return _KINDS.get(kind, "SPAN_KIND_UNSPECIFIED")
+
+
+def status_text(code: int) -> str:
+    """The name of a status; an unknown one is unset."""
+    return _STATUSES.get(code, "STATUS_CODE_UNSET")
