@@ -161,7 +161,10 @@ def test_a_wrong_key_is_seen_and_loses_nothing(tmp_path: Path) -> None:
             gate.admit({MIMIR: KEY, TEMPO: WRONG})
             wait_until(lambda: prometheus.total(PUSHED) == REQUESTS + 1, "the metrics came", 40)
         gate.admit({MIMIR: KEY, TEMPO: KEY})
-        with agent.running():
+        with agent.running() as process:
+            process.popen.send_signal(signal.SIGHUP)
+            done = 'otelauto_agent_reloads_total{result="done"} 1'
+            wait_until(lambda: done in agent.ask("/metrics").splitlines(), "it was read again")
             wait_until(lambda: len(receiver.spans()) >= REQUESTS + 1, "the spans came", 30)
             check(receiver, prometheus)
             assert agent.counted("exporter_items_recovered", "otelcol.exporter.otlp.tempo")

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import http.client
+import json
+import logging
 import threading
 import xml.etree.ElementTree as ET
 
@@ -189,6 +191,16 @@ def test_rates_are_of_the_last_seconds():
         now[0] = float(second)
         rates.look()
     assert rates.rates() == {("c", "x", "spans"): 5.0}
+
+
+def test_the_logging_block(ask, file, capsys):
+    file.write_text(TEXT + 'logging {\n  level = "debug"\n  format = "json"\n}\n')
+    assert ask("/-/reload", "POST")[0] == 200
+    logging.getLogger("otelauto.x").debug('a "line" with %s', "hunter2hunter2")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line[0] == "{"]
+    (found,) = [line for line in lines if line["msg"].startswith("a ")]
+    assert found["msg"] == 'a "line" with ****'
+    assert (found["level"], list(found)) == ("DEBUG", ["time", "level", "msg"])
 
 
 KEPT_IN_A_FILE = """
