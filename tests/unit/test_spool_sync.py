@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -37,12 +38,15 @@ class Disk:
         self.synced.append(os.fstat(fd).st_ino)
 
 
+def syncing() -> bool:
+    return any(each.name.endswith("-sync") for each in threading.enumerate())
+
+
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     made = Disk(monkeypatch)
     yield made
     made.go_on.set()
-    syncing = lambda: [each for each in threading.enumerate() if each.name.endswith("-sync")]  # noqa: E731
     wait_for(lambda: not syncing())
 
 
@@ -60,8 +64,8 @@ def test_what_was_written_is_brought_to_the_disk(disk: Disk, tmp_path: Path) -> 
     wait_for(lambda: sorted(disk.synced) == sorted([folder, segment]))
     disk.synced.clear()
     spool.append(b"y", 1)
-    spool.close()  # and not a second later
-    assert disk.synced == [segment]
+    spool.close()
+    wait_for(lambda: disk.synced == [segment])
 
 
 def test_nothing_waits_for_a_disk_that_hangs(
@@ -93,8 +97,13 @@ def test_a_disk_that_fails_is_told_of_once(
     spool = DiskSpool(tmp_path / "spool", 1 << 20, lambda *_: None, lambda _: None)
     spool.append(b"x", 1)
     spool.close()
-    told = [record for record in caplog.records if "Input/output error" in record.getMessage()]
-    assert len(told) == 1
+
+    def told() -> list[int]:
+        return [each.levelno for each in caplog.records if "Input/output" in each.getMessage()]
+
+    wait_for(lambda: len(told()) == 1)
+    wait_for(lambda: not syncing())
+    assert told() == [logging.WARNING]  # of segment and directory
 
 
 def test_a_file_is_synced_though_another_had_its_descriptor(disk: Disk, tmp_path: Path) -> None:
@@ -112,4 +121,4 @@ def test_a_file_is_synced_though_another_had_its_descriptor(disk: Disk, tmp_path
     disk.go_on.set()
     syncer.close()
     syncer.written(9, -1)  # too late: nothing is done
-    assert disk.synced == inodes
+    wait_for(lambda: list(dict.fromkeys(disk.synced)) == inodes)
