@@ -223,8 +223,8 @@ def php_fpm() -> Path:
 def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
     programs = (
-        "client", "epoll", "fetch", "gin", "gorilla", "grpc", "h2c", "hyper-server", "nethttp",
-        "nethttp-pie", "nethttp-stripped", "tlsecho", "websocket", "java/Server.class",
+        "client", "epoll", "fetch", "gin", "gorilla", "grpc", "grpcclient", "h2c", "hyper-server",
+        "nethttp", "nethttp-pie", "nethttp-stripped", "tlsecho", "websocket", "java/Server.class",
     )  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):
