@@ -80,7 +80,7 @@ if stale "$built/client" clients/go install.sh; then
 	touch "$built/client"
 fi
 if stale "$built/go-servers" servers/go install.sh; then
-	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./tlsecho ./h2c ./grpc \
+	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./tlsecho ./h2c ./grpc ./grpcclient \
 		./websocket &&
 		go build -mod=readonly -ldflags='-s -w' -o "$built/nethttp-stripped" ./nethttp &&
 		go build -mod=readonly -buildmode=pie -ldflags='-s -w -linkmode=external' \

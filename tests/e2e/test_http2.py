@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.clients import grpc_client
 from tests.e2e.harness import servers, traffic
 from tests.e2e.harness.otelauto import Otelauto, configuration
 from tests.e2e.harness.process import Process, wait_until
@@ -228,6 +230,30 @@ def _call_and_compare(running: Running, count: int, at_once: int, directory: Pat
             otelauto.wait_for_spans(len(kinds) * count)
     assert {call["code"] for call in calls} == set(range(17)) or count < 300
     for kind in kinds:
+        spans = [span for span in otelauto.spans if span["kind"] == kind]
+        problems = grpc_problems(calls, served, spans)
+        assert not problems, f"{kind}: {len(problems)} of {count}: {problems[:5]}"
+
+
+@pytest.mark.parametrize("server", servers.GRPC, ids=lambda server: server.name)
+def test_calls_of_a_go_client(server: Server, tmp_path: Path) -> None:
+    """grpc-go as a client, both ends watched: all codes, all kinds, given up and too late."""
+    count, plan, go = REQUESTS // 3, tmp_path / "plan", tmp_path / "go"
+    plan.write_text("".join(json.dumps(grpc_client.plan(number)) + "\n" for number in range(count)))
+    with servers.running(server, tmp_path) as running:
+        log = tmp_path / "client.log"
+        words = [servers.BUILT / "grpcclient", str(running.port), plan, "10", log, go]
+        with Process(words, tmp_path / "client.err") as process:
+            process.wait_for(lambda: go.exists() and go.read_text() == "ready", "it is ready")
+            watched = configuration(ports=[running.port], pids=[process.pid])
+            with Otelauto(tmp_path, watched) as otelauto:
+                go.write_text("go")
+                served = traffic.server_records(running.log, count)
+                go.write_text("done")
+                calls = finish(process, log)
+                otelauto.wait_for_spans(2 * count)
+    assert {call["code"] for call in calls} == set(range(17))
+    for kind in ("server", "client"):
         spans = [span for span in otelauto.spans if span["kind"] == kind]
         problems = grpc_problems(calls, served, spans)
         assert not problems, f"{kind}: {len(problems)} of {count}: {problems[:5]}"

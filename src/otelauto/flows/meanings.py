@@ -63,8 +63,8 @@ CONNECTIONS_UNREAD: Final = Meaning(
     "flows_connections_unread",
     "Connections that are not read, by what they carry: tls (ciphertext; the plaintext may be read "
     "beside it), a protocol that is only "
-    "recognised, upgraded (a tunnel or WebSocket after its handshake), unknown, or desync (taken "
-    "for a protocol in error).",
+    "recognised, upgraded (a tunnel, or another protocol after its handshake), unknown, or desync "
+    "(taken for a protocol in error).",
     "carries",
 )
 SESSIONS_UNPROVEN: Final = Meaning(

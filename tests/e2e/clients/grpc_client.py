@@ -87,4 +87,5 @@ def main() -> None:
     Path(log).write_text("".join(json.dumps(line) + "\n" for line in done))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -256,9 +256,9 @@ def php_fpm() -> Path:
 def missing() -> list[str]:
     """What of the built servers and clients is not there (``install.sh`` makes it)."""
     programs = (
-        "client", "epoll", "fetch", "gin", "gorilla", "grpc", "h2c", "hyper-server", "nethttp",
-        "microhttpd", "nethttp-pie", "nethttp-stripped", "openssl-1.1/usr/sbin/nginx", "tlsecho",
-        "websocket", "java/Server.class", "jetty/Http2.class",
+        "client", "epoll", "fetch", "gin", "gorilla", "grpc", "grpcclient", "h2c", "hyper-server",
+        "microhttpd", "nethttp", "nethttp-pie", "nethttp-stripped", "openssl-1.1/usr/sbin/nginx",
+        "tlsecho", "websocket", "java/Server.class", "jetty/Http2.class",
     )  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):
