@@ -279,7 +279,7 @@ def test_what_prometheus_makes_of_otlp(
         (series,) = prometheus.get(f"/api/v1/query_exemplars?{urllib.parse.urlencode(asked)}")
         (example,) = series["exemplars"]
         assert example["labels"] == {"trace_id": "ab" * 16, "span_id": "cd" * 8}
-        assert writer.health()[1] == ""
+        wait_until(lambda: writer.health()[1] == "", "nothing is wrong")
     assert prometheus.refused() == []
 
 

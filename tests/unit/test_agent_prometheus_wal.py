@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.scale import SCALE
 from tests.unit.prometheus_parts import labels
 
 from otelauto.agent.pipeline import Exemplar, NativeHistogram, Sample
@@ -149,7 +150,7 @@ def test_any_damage_is_survived(path) -> None:
         log.append(samples(n, n, n, name=f"m{n % 7}", at=n))
     log.close()
     whole = {file: file.read_bytes() for file in path.glob("*.wal")}
-    for _ in range(150):
+    for _ in range(50 * SCALE):
         file = chance.choice(sorted(whole))
         data = bytearray(whole[file])
         for _ in range(chance.randrange(1, 4)):

@@ -51,6 +51,7 @@ from otelauto.export.protobuf import fields
 from otelauto.export.transport import Answer, Verdict
 
 GATHER_MAX: Final = 50_000  # samples of a window: memory, and what may be sent again after a kill
+METADATA: Final = "metadata: "  # what an error begins with that is about no samples
 AGAIN_S: Final = 1.0  # after something that should not have happened
 FAILING_S: Final = 2.0  # for an endpoint that fails when the agent stops
 _POSITION: Final = struct.Struct("<4sQQ")
@@ -231,7 +232,9 @@ class Endpoint:
 
     def _next_record(self) -> Record | None:
         if self._lookahead is None and self._reader is not None:
+            damaged = self._reader.damaged
             self._lookahead = self._reader.next()
+            self._done += self._reader.damaged - damaged
         return self._lookahead
 
     def _wait(self, seen: int, until: float) -> bool:
@@ -319,7 +322,7 @@ class Endpoint:
             lost["native_histograms_off"] = lost.get("native_histograms_off", 0) + histograms
         elif timestamp_ms > target.latest_ms:
             target.latest_ms, target.seen = timestamp_ms, segment
-            entries.append(Entry(target, 0, None, tuple(attached)))
+            entries.append(Entry(target, timestamp_ms, None, tuple(attached)))
         else:
             reason = "repeated" if timestamp_ms == target.latest_ms else "out_of_order"
             lost[reason] = lost.get(reason, 0) + histograms
@@ -394,7 +397,13 @@ class Endpoint:
         protocol = self._protocol
         v2 = protocol == V2
         body = write_request_v2(batch, self._metadata()) if v2 else write_request(batch)
-        answer = sender.send(body, protocol, items, lambda: self._expired(window.written_ms))
+        newest_ms = max((each.timestamp_ms for each in batch), default=0)
+        answer = sender.send(
+            body,
+            protocol,
+            items,
+            lambda: self._expired(window.written_ms) or newest_ms < self._settings.oldest_ms(),
+        )
         if sender.wants_v1 and v2:
             self._fall_back()
             return self._send_with(sender, batch, window)
@@ -437,9 +446,11 @@ class Endpoint:
             part = known[at : at + size]
             answer = self._senders[0].post_once(metadata_request(part), V1)
             if answer.verdict is not Verdict.ACCEPTED:
-                self._report(f"metadata: {answer.error}")
+                self._report(METADATA + answer.error)
                 return
             self._counters.add(METADATA_SENT, len(part))
+        if self.error.startswith(METADATA):
+            self.error = ""
 
     def _report(self, error: str) -> None:
         """A request failed: say it once as long as it is the same."""

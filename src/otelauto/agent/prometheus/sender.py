@@ -77,7 +77,7 @@ class Sender:
     ``wants_v1``: the endpoint showed that it does not know remote write 2.0.
     """
 
-    EXPIRED: Final = "longer in the log than max_keepalive_time"
+    EXPIRED: Final = "older than max_keepalive_time or sample_age_limit"
 
     def __init__(
         self,

@@ -101,7 +101,7 @@ class Log:
         self._writing: _Segment | None = None
         self._next_number = 1
         self._folder = self._lock_fd = -1
-        self._dirty = False
+        self._dirty: set[int] = set()  # numbers of segments that are not on the disk
         self.total = 0  # samples that were ever in the log of this process, recovered ones too
 
     # ---- the directory ----
@@ -164,7 +164,6 @@ class Log:
             rest: Sequence[Sample] = samples
             while rest:
                 rest = self._append_layer(rest)
-            self._dirty = True
             self.grown.notify_all()
 
     def _append_layer(self, samples: Sequence[Sample]) -> list[Sample]:
@@ -195,6 +194,7 @@ class Log:
                 del self._refs[labels]
             os.ftruncate(segment.fd, segment.size)
             raise
+        self._dirty.add(segment.number)
         segment.size += len(record)
         segment.samples += len(samples)
         self.total += len(samples)
@@ -203,6 +203,7 @@ class Log:
         segment = _Segment(self._next_number, -1)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         segment.fd = os.open(segment.name, flags, 0o600, dir_fd=self._folder)
+        os.fsync(self._folder)
         self._next_number += 1
         self._segments[segment.number] = self._writing = segment
         self._refs = {}
@@ -211,14 +212,14 @@ class Log:
     def sync(self) -> None:
         """Put onto the disk what was written, against a loss of power."""
         with self._lock:
-            if not self._dirty or self._writing is None:
-                return
-            self._dirty = False
-            fd = os.dup(self._writing.fd)
-        try:
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
+            found = [self._segments[n] for n in self._dirty if n in self._segments]
+            self._dirty.clear()
+            fds = [os.dup(segment.fd) for segment in found]
+        for fd in fds:
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
 
     def truncate(self, passed: int, keep_s: float, *, rotate: bool = False) -> None:
         """Remove the segments before number ``passed`` that are older than ``keep_s`` seconds.
@@ -303,6 +304,7 @@ class Reader:
         self._number = self._fd = -1
         self._series: list[bytes] = []
         self._broken = False  # a record was damaged: later ones may need the series in it
+        self.damaged = 0  # samples of such records so far
 
     def close(self) -> None:
         """Let go of the file."""
@@ -356,6 +358,7 @@ class Reader:
         if len(payload) != length or zlib.crc32(payload) != checksum:
             self._break(f"a record of {items} samples is damaged")
         if self._broken:
+            self.damaged += items
             self._log.damaged(number, items)
             self.position = end
             return None
