@@ -12,7 +12,7 @@ KERNELS ?= 5.10. 6.1. 6.12
 OTHER_TIER := accounting calls endings midstream modes other_callers tables unread vectors verifier
 MACHINE ?=
 
-.PHONY: install demo wheel test test-arm64 test-kernels test-wheel check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
+.PHONY: install demo demo-agent wheel test test-arm64 test-kernels test-wheel check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -45,6 +45,9 @@ abi: bpf hot  ## generate the user-space view of bpf/abi.h, and the settings' do
 
 demo: .venv/installed  ## sample services, instrumented, in a live table; Ctrl-C ends it
 	DEMO_SECONDS=$(DEMO_SECONDS) $(PYTHON) examples/demo/demo.py
+
+demo-agent: .venv/installed  ## the services, an instrumenter, an agent, stores with passwords (Prometheus, nginx)
+	DEMO_SECONDS=$(DEMO_SECONDS) $(PYTHON) examples/demo/agent_demo.py
 
 check: bpf hot  ## style and types
 	.venv/bin/ruff check .

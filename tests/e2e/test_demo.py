@@ -64,6 +64,19 @@ def test_counted_is_seen(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_agents_demo_shows_what_the_stores_know(tmp_path: Path) -> None:
+    words, env = (sys.executable, DEMO / "agent_demo.py"), environment(tmp_path, 2)
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rates, _, graph = done.stdout.partition("Share of errors")
+    assert set(re.findall(r"^  (\w+) +/", rates, re.MULTILINE)) <= SERVICES
+    assert re.search(r"^  shop +/", rates, re.MULTILINE)
+    assert re.search(r"^ +user -> shop +\d+$", graph, re.MULTILINE)
+    assert re.search(r"^A trace, [0-9a-f]{32}:$", graph, re.MULTILINE)
+    assert not left_behind(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with output.open("wb") as stdout:
