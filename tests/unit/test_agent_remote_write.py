@@ -22,7 +22,6 @@ from tests.unit.remote_write_parts import (
     OK,
     ONE,
     QUICK,
-    V2,
     Agent,
     agent,
     endpoint,
