@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 
@@ -185,6 +186,29 @@ def test_a_stop_delivers_and_a_start_goes_on(tmp_path) -> None:
             running.component.append([Sample(labels("m"), 1.0, 5000)])
         assert running.counted(SAMPLES_SENT) == 1
     assert len(writes(server)) == 2
+
+
+@pytest.mark.parametrize("loss", ["tail", "all", "position"])
+def test_what_a_loss_of_power_leaves_is_gone_on_with(tmp_path, loss: str) -> None:
+    with web(script()) as server:
+        with agent(tmp_path, endpoint(server, NO_METADATA)) as running:
+            for at in (1, 2):
+                running.component.append([Sample(labels("m"), float(at), at)])
+        (segment,) = (tmp_path / "wal").glob("*.wal")
+        (position,) = (tmp_path / "wal").glob("*.position")
+        if loss == "tail":
+            os.truncate(segment, segment.stat().st_size - 1)
+        elif loss == "all":
+            segment.unlink()
+        else:
+            position.write_bytes(b"torn")
+        with agent(tmp_path, endpoint(server, NO_METADATA)) as running:
+            running.component.append([Sample(labels("m"), 3.0, 3)])
+            again = 2 if loss == "position" else 0
+            wait_until(lambda: running.counted(SAMPLES_SENT) == 1 + again, "the new one")
+            assert running.component._endpoints[0].pending == 0
+    first = [(1, 1.0), (2, 2.0)]
+    assert received(server)[labels("m")] == [*first, *first[:again], (3, 3.0)]
 
 
 def test_a_failure_within_does_not_lose_what_was_read(tmp_path, monkeypatch) -> None:

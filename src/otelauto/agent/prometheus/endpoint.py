@@ -135,7 +135,11 @@ class Endpoint:
     def open(self, directory: Path, otherwise: Position) -> None:
         """Find where an earlier process stopped; a new endpoint begins at ``otherwise``."""
         self._path = directory / f"{self.identity}.position"
-        self.position = read_position(self._path) or otherwise
+        stored = read_position(self._path)
+        if stored is None and self._path.exists():
+            self._log.warning("%s is damaged: all of the log is sent again", self._path)
+            stored = self._wal.start()
+        self.position = stored or otherwise
         # A loss of power may have left less of the log than was read of it.
         self.position = max(self._wal.start(), min(self.position, self._wal.end()))
         self._done = self._wal.total - self._wal.behind(self.position)
