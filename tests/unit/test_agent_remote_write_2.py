@@ -11,7 +11,7 @@ from tests.unit.prometheus_parts import (
     wait_until,
     web,
 )
-from tests.unit.test_agent_remote_write import (
+from tests.unit.remote_write_parts import (
     NO_METADATA,
     OK,
     ONE,
