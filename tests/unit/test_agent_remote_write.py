@@ -3,28 +3,32 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
-import ssl
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from tests.certificates import self_signed
 from tests.unit.prometheus_parts import (
     Request,
-    Web,
     bits,
-    content_of,
-    context_of,
     decoded_request,
     labels,
     series_of,
     wait_until,
     web,
+)
+from tests.unit.remote_write_parts import (
+    NO_METADATA,
+    OK,
+    ONE,
+    QUICK,
+    Agent,
+    agent,
+    endpoint,
+    received,
+    script,
+    writes,
 )
 
 from otelauto.agent.pipeline import STALE, Exemplar, Health, Metadata, NativeHistogram, Sample
@@ -39,70 +43,7 @@ from otelauto.agent.prometheus.counted import (
     SAMPLES_WRITTEN,
 )
 from otelauto.agent.prometheus.endpoint import Endpoint
-from otelauto.agent.running.remote_write import RemoteWrite
-from otelauto.counters import Counters
 from otelauto.errors import ConfigError, OtelautoError
-
-OK = (204, {}, b"")
-QUICK = 'queue_config { batch_send_deadline = "10ms" min_backoff = "1ms" max_backoff = "5ms" }'
-QUICK = QUICK.replace('" m', '"\n m').replace("{ ", "{\n ").replace(" }", "\n}")
-V2 = 'protobuf_message = "io.prometheus.write.v2.Request"'
-
-
-class Agent:
-    """A component, and what it counted."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self.counters = Counters()
-        content = content_of(f'prometheus.remote_write "x" {{\n{text}\n}}')
-        self.component = RemoteWrite(context_of(path, self.counters), content)
-
-    def counted(self, meaning, label="") -> int:
-        return self.counters.get(meaning, label)
-
-
-def endpoint(server: Web, more: str = "", quick: str = QUICK) -> str:
-    return f'endpoint {{\nurl = "{server.url}/push"\n{more}\n{quick}\n}}\n'
-
-
-@contextmanager
-def agent(path: Path, text: str, stop_s: float = 5) -> Iterator[Agent]:
-    found = Agent(path, text)
-    found.component.start()
-    try:
-        yield found
-    finally:
-        found.component.stop(stop_s)
-
-
-def writes(server: Web) -> list[Request]:
-    """Requests with samples."""
-    return [r for r in server.requests if len(decoded_request(r.body).timeseries)]
-
-
-def received(server: Web) -> dict:
-    """All samples that a server got, by labels."""
-    found: dict = {}
-    for request in server.requests:
-        for own, values in series_of(decoded_request(request.body)).items():
-            found.setdefault(own, []).extend(values)
-    return found
-
-
-def script(*answers, then=OK) -> Callable[[Request], object]:
-    """Answers in this order; metadata is always accepted."""
-    left = itertools.chain(answers, itertools.repeat(then))
-    lock = threading.Lock()
-
-    def answer(request: Request):
-        with lock:
-            return next(left)
-
-    return answer
-
-
-NO_METADATA = "metadata_config {\nsend = false\n}"
-ONE = [Sample(labels("m", a="1"), 1.0, 1000), Sample(labels("m", a="2"), STALE, 1000)]
 
 
 def test_samples_arrive_as_they_are(tmp_path) -> None:
@@ -247,6 +188,29 @@ def test_a_stop_delivers_and_a_start_goes_on(tmp_path) -> None:
     assert len(writes(server)) == 2
 
 
+@pytest.mark.parametrize("loss", ["tail", "all", "position"])
+def test_what_a_loss_of_power_leaves_is_gone_on_with(tmp_path, loss: str) -> None:
+    with web(script()) as server:
+        with agent(tmp_path, endpoint(server, NO_METADATA)) as running:
+            for at in (1, 2):
+                running.component.append([Sample(labels("m"), float(at), at)])
+        (segment,) = (tmp_path / "wal").glob("*.wal")
+        (position,) = (tmp_path / "wal").glob("*.position")
+        if loss == "tail":
+            os.truncate(segment, segment.stat().st_size - 1)
+        elif loss == "all":
+            segment.unlink()
+        else:
+            position.write_bytes(b"torn")
+        with agent(tmp_path, endpoint(server, NO_METADATA)) as running:
+            running.component.append([Sample(labels("m"), 3.0, 3)])
+            again = 2 if loss == "position" else 0
+            wait_until(lambda: running.counted(SAMPLES_SENT) == 1 + again, "the new one")
+            assert running.component._endpoints[0].pending == 0
+    first = [(1, 1.0), (2, 2.0)]
+    assert received(server)[labels("m")] == [*first, *first[:again], (3, 3.0)]
+
+
 def test_a_failure_within_does_not_lose_what_was_read(tmp_path, monkeypatch) -> None:
     with web(script()) as server, agent(tmp_path, endpoint(server, NO_METADATA)) as running:
         sound = Endpoint._deliver
@@ -279,72 +243,6 @@ def test_two_endpoints_each_at_its_own_pace(tmp_path) -> None:
             assert running.counted(SAMPLES_RECOVERED) == 2
             wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "the other, too")
     assert len(received(server)) == 2
-
-
-AUTHORIZED = base64.b64encode(b"me:k/e?y").decode()
-
-
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        ('basic_auth {\nusername = "me"\npassword = "k/e?y"\n}', f"Basic {AUTHORIZED}"),
-        ('basic_auth {\nusername = "me"\npassword_file = "FILE"\n}', f"Basic {AUTHORIZED}"),
-        ('bearer_token = "t"', "Bearer t"),
-        ('bearer_token_file = "FILE"', "Bearer k/e?y"),
-        ('authorization {\ntype = "Own"\ncredentials = "c"\n}', "Own c"),
-        ('authorization {\ncredentials_file = "FILE"\n}', "Bearer k/e?y"),
-        ('headers = { "Authorization" = "mine", "X-Scope-OrgID" = "7" }', "mine"),
-    ],
-)
-def test_credentials(tmp_path, more: str, expected: str) -> None:
-    (tmp_path / "key").write_text("k/e?y\n")
-    more = more.replace("FILE", str(tmp_path / "key")) + "\n" + NO_METADATA
-    with web(script()) as server, agent(tmp_path, endpoint(server, more)) as running:
-        running.component.append(ONE)
-        wait_until(lambda: server.requests, "sent")
-        assert server.requests[0].headers["authorization"] == expected
-        if "OrgID" in more:
-            assert server.requests[0].headers["x-scope-orgid"] == "7"
-
-
-def test_credentials_in_the_url_are_used_and_not_shown(tmp_path) -> None:
-    with web(script()) as server:
-        url = server.url.replace("//", "//me:k%2Fe%3Fy@")
-        text = f'endpoint {{\nurl = "{url}/push?token=t"\n{NO_METADATA}\n{QUICK}\n}}'
-        with agent(tmp_path, text) as running:
-            running.component.append(ONE)
-            wait_until(lambda: server.requests, "sent")
-            assert server.requests[0].headers["authorization"] == f"Basic {AUTHORIZED}"
-            assert server.requests[0].path == "/push?token=t"
-            status = running.component.status()
-            assert status["endpoint url"] == f"{server.url}/push"
-
-
-def test_redirects(tmp_path) -> None:
-    with web(script()) as other, web(script()) as server:
-        answers = {"/push": f"{server.url}/next", "/next": f"{other.url}/there"}
-
-        def answer(request: Request):
-            return 307, {"Location": answers[request.path]}, b""
-
-        server.answer = answer
-        with agent(tmp_path, endpoint(server, 'bearer_token = "t"\n' + NO_METADATA)) as running:
-            running.component.append(ONE)
-            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
-    assert [r.headers.get("authorization") for r in server.requests] == ["Bearer t"] * 2
-    assert [r.headers.get("authorization") for r in other.requests] == [None]
-    assert len(series_of(decoded_request(other.requests[0].body))) == 2
-
-
-def test_a_proxy(tmp_path) -> None:
-    with web(script()) as proxy:
-        url = proxy.url.replace("//", "//u:p@")
-        text = f'endpoint {{\nurl = "http://far.example/push"\nproxy_url = "{url}"\n'
-        with agent(tmp_path, f"{text}{NO_METADATA}\n{QUICK}\n}}") as running:
-            running.component.append(ONE)
-            wait_until(lambda: proxy.requests, "sent")
-    assert proxy.requests[0].path == "http://far.example:80/push"
-    assert proxy.requests[0].headers["proxy-authorization"].startswith("Basic ")
 
 
 def test_metadata_is_sent_from_time_to_time(tmp_path) -> None:
@@ -380,13 +278,6 @@ def test_exemplars_and_native_histograms(tmp_path, wanted: bool) -> None:
     assert sum(len(series.histograms) for series in found) == (1 if wanted else 0)
 
 
-WRITTEN = {
-    "X-Prometheus-Remote-Write-Samples-Written": "2",
-    "X-Prometheus-Remote-Write-Histograms-Written": "0",
-    "X-Prometheus-Remote-Write-Exemplars-Written": "0",
-}
-
-
 def test_what_becomes_too_old_while_it_is_tried_is_dropped(tmp_path) -> None:
     queue = QUICK.replace("{\n", '{\nsample_age_limit = "2s"\n', 1)
     with (
@@ -414,21 +305,6 @@ def test_what_waited_longer_than_the_log_keeps_is_dropped(tmp_path) -> None:
         wait_until(lambda: running.counted(SAMPLES_DROPPED, "too_old") == 2, "dropped")
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ('url = "https://:@/api/prom/push"', "has no host"),
-        ('url = "http://h/"\noauth2 {\nclient_id = "c"\ntoken_url = "http://t/"\n}', "oauth2"),
-        ('url = "https://h/"\ntls_config {\nca_file = "/nowhere"\n}', "certificate"),
-        ('url = "http://h/"\nproxy_url = "https://h"', "proxy"),
-        ('url = "http://h/"\nwrite_relabel_config {\nregex = "("\n}', "regular expression"),
-    ],
-)
-def test_what_cannot_work_is_said_at_once(tmp_path, text: str, problem: str) -> None:
-    with pytest.raises(ConfigError, match=problem):
-        Agent(tmp_path, f"endpoint {{\n{text}\n}}")
-
-
 def test_two_of_the_same_name_are_refused(tmp_path) -> None:
     block = 'endpoint {\nurl = "http://h/"\n}\n'
     with pytest.raises(ConfigError, match="the same URL or name"):
@@ -441,26 +317,3 @@ def test_a_directory_that_cannot_be_used(tmp_path) -> None:
     with pytest.raises(OtelautoError, match="write-ahead log"):
         running.component.start()
     running.component.stop(1)
-
-
-def test_tls_with_a_name_and_a_certificate_of_the_client(tmp_path) -> None:
-    """Against a TLS server that asks for the client's certificate."""
-    server_cert, server_key = self_signed(tmp_path, "server")
-    client_cert, client_key = self_signed(tmp_path, "client")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(server_cert, server_key)
-    context.load_verify_locations(client_cert)
-    context.verify_mode = ssl.CERT_REQUIRED
-    pem = {name: Path(p).read_text() for name, p in (("c", client_cert), ("k", client_key))}
-    tls = (
-        f'tls_config {{\nca_file = "{server_cert}"\nserver_name = "localhost"\n'
-        f"cert_pem = `{pem['c']}`\nkey_pem = `{pem['k']}`\n}}"
-    )
-    with web(script(), context) as server:
-        with agent(tmp_path, endpoint(server, f"{tls}\n{NO_METADATA}")) as running:
-            running.component.append(ONE)
-            wait_until(lambda: running.counted(SAMPLES_SENT) == 2, "sent")
-        other = tls.replace('"localhost"', '"elsewhere"')
-        with agent(tmp_path, endpoint(server, f"{other}\n{NO_METADATA}"), 0.1) as running:
-            running.component.append([Sample(labels("n"), 1.0, 2000)])
-            wait_until(lambda: "not trusted" in running.component.health()[1], "seen")

@@ -11,13 +11,27 @@ from tests.unit.prometheus_parts import (
     wait_until,
     web,
 )
-from tests.unit.test_agent_remote_write import OK, V2, agent, endpoint, script
+from tests.unit.remote_write_parts import (
+    NO_METADATA,
+    OK,
+    ONE,
+    V2,
+    agent,
+    endpoint,
+    script,
+)
 
 from otelauto.agent.pipeline import Metadata
 from otelauto.agent.prometheus.counted import (
     SAMPLES_DROPPED,
     SAMPLES_SENT,
 )
+
+WRITTEN = {
+    "X-Prometheus-Remote-Write-Samples-Written": "2",
+    "X-Prometheus-Remote-Write-Histograms-Written": "0",
+    "X-Prometheus-Remote-Write-Exemplars-Written": "0",
+}
 
 
 def test_remote_write_2(tmp_path) -> None:

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import struct
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +29,7 @@ from otelauto.agent.prometheus.counted import (
     SAMPLES_RELABELLED_AWAY,
     SAMPLES_SENT,
 )
+from otelauto.agent.prometheus.position import read_position, write_position
 from otelauto.agent.prometheus.relabel import relabelled, rule_of
 from otelauto.agent.prometheus.remote import (
     V1,
@@ -54,9 +52,6 @@ GATHER_MAX: Final = 50_000  # samples of a window: memory, and what may be sent 
 METADATA: Final = "metadata: "  # what an error begins with that is about no samples
 AGAIN_S: Final = 1.0  # after something that should not have happened
 FAILING_S: Final = 2.0  # for an endpoint that fails when the agent stops
-_POSITION: Final = struct.Struct("<4sQQ")
-_MAGIC: Final = b"OaP1"
-_CHECKSUM: Final = struct.Struct("<I")
 
 
 @dataclass(slots=True)
@@ -135,11 +130,15 @@ class Endpoint:
     def open(self, directory: Path, otherwise: Position) -> None:
         """Find where an earlier process stopped; a new endpoint begins at ``otherwise``."""
         self._path = directory / f"{self.identity}.position"
-        self.position = read_position(self._path) or otherwise
+        stored = read_position(self._path)
+        if stored is None and self._path.exists():
+            self._log.warning("%s is damaged: all of the log is sent again", self._path)
+            stored = self._wal.start()
+        self.position = stored or otherwise
         # A loss of power may have left less of the log than was read of it.
         self.position = max(self._wal.start(), min(self.position, self._wal.end()))
         self._done = self._wal.total - self._wal.behind(self.position)
-        self._store()
+        write_position(self._path, self.position)
         self._reader = Reader(self._wal, self.position)
 
     def start(self) -> None:
@@ -205,7 +204,7 @@ class Endpoint:
                 return False  # it stays in the log
             self.position = window.end
             self._done += window.read
-            self._store()
+            write_position(self._path, self.position)
         return not self._closing.is_set() or (window is not None and not self._out_of_time())
 
     def _gather(self) -> _Window | None:
@@ -459,16 +458,6 @@ class Endpoint:
         self._log.log(level, "%s: %s", self.name, error)
         self.error = error
 
-    # ---- the position ----
-
-    def _store(self) -> None:
-        data = _POSITION.pack(_MAGIC, *self.position)
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.pwrite(fd, data + _CHECKSUM.pack(zlib.crc32(data)), 0)
-        finally:
-            os.close(fd)
-
 
 def _repeated(target: Target, timestamp_ms: int, value: float) -> str:
     """Why a sample is not sent that is not newer than the last one of its series."""
@@ -482,18 +471,3 @@ def _histogram_ms(data: bytes) -> int:
     """The timestamp of an encoded histogram."""
     found = next((value for number, value in fields(data) if number == 15), 0)
     return found if isinstance(found, int) else 0
-
-
-def read_position(path: Path) -> Position | None:
-    """What an endpoint stored; ``None``: nothing, or nothing that is whole."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if len(data) != _POSITION.size + _CHECKSUM.size:
-        return None
-    magic, segment, offset = _POSITION.unpack_from(data)
-    (checksum,) = _CHECKSUM.unpack_from(data, _POSITION.size)
-    if magic != _MAGIC or checksum != zlib.crc32(data[: _POSITION.size]):
-        return None
-    return Position(segment, offset)

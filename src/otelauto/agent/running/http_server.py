@@ -11,6 +11,7 @@ import asyncio
 import http
 import logging
 import math
+import resource
 import socket
 import ssl
 import time
@@ -69,12 +70,26 @@ class HttpServer:
             each.abort()
         self._sweeper.cancel()
 
+    def make_room(self) -> None:
+        """For one more connection, at the cost of that which is nearest to its deadline."""
+        if len(self.connections) >= most_connections():
+            self.door.intake.rejected("connections")
+            victim = min(self.connections, key=lambda each: each.deadline)
+            self.connections.discard(victim)
+            victim.abort()
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = time.monotonic()
             for each in [each for each in self.connections if each.deadline <= now]:
                 each.expire()
+
+
+def most_connections() -> int:
+    """Some of the descriptors that this process may have are for others."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(MAX_CONNECTIONS, max(1, soft * 3 // 4))
 
 
 class _Connection(asyncio.Protocol):
@@ -100,10 +115,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if len(self._server.connections) >= MAX_CONNECTIONS:
-            self._server.door.intake.rejected("connections")
-            self._transport.abort()
-            return
+        self._server.make_room()
         self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

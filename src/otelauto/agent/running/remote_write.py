@@ -13,7 +13,8 @@ from otelauto.agent.prometheus.counted import (
     SAMPLES_RECOVERED,
     SAMPLES_WRITTEN,
 )
-from otelauto.agent.prometheus.endpoint import Endpoint, read_position
+from otelauto.agent.prometheus.endpoint import Endpoint
+from otelauto.agent.prometheus.position import read_position
 from otelauto.agent.prometheus.wal import Log
 from otelauto.agent.river.values import Capsule, Value
 from otelauto.agent.schema import APPENDABLE, Decoded

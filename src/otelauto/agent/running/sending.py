@@ -311,7 +311,8 @@ class SendingQueue:
         """Without a queue: the sender waits, and is told."""
         with self._changed:
             self._refuse_if_closing()
-            line = next((each for each in self._lines if each.lent_to is None), None)
+            mine = (each for each in self._lines if each.thread.ident is None)
+            line = next((each for each in mine if each.lent_to is None), None)
             if line is None:
                 line = _Line(self, self._take)
                 self._lines.append(line)
