@@ -29,11 +29,14 @@ STATUSES = (200, 200, 200, 201, 204, 301, 304, 400, 404, 404, 500, 503, 599, 100
 ODD_REQUEST_FIELDS = (
     b"Expect: 100-continue", b"Upgrade: h2c", b"Host: second", b"Content-Length: 3",
     b"Transfer-Encoding: identity", b"X-Fold: a\r\n b", b"no colon", b"Content-Length : 4",
-    b"traceparent: " + PARENT + b"1", b"hOsT:other",
+    b"traceparent: " + PARENT + b"1", b"hOsT:other", b"Content-Type: application/grpc-web+proto",
+    b"content-TYPE:application/connect+json", b"Connect-Protocol-Version: 1",
+    b"Content-Type: application/grpc",
 )  # fmt: skip
 ODD_RESPONSE_FIELDS = (
     b"Transfer-Encoding: gzip, chunked", b"Content-Length: 1,1", b"Content-Length: +3",
     b"Content-Length: 99999999999999999999", b"X: \xff\xfe", b"cONTENT-lENGTH: 3", b" folded",
+    b"Content-Type: text/event-stream",
 )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def test_unary_connect() -> None:
 @pytest.mark.parametrize(
     ("last", "name"),
     [({}, "OK"), ({"error": {"code": "canceled"}}, "CANCELLED"),
-     ({"error": {"code": "x"}}, "_OTHER"), ({"error": 1}, None)],
+     ({"error": {"code": "x"}}, "_OTHER"), ({"error": 1}, None), ([], None)],
 )  # fmt: skip
 def test_streaming_connect(last: object, name: str | None) -> None:
     body = message(b"m" * 10) * 3 + message(json.dumps(last).encode(), 0x02)
@@ -98,6 +98,18 @@ def test_streaming_connect(last: object, name: str | None) -> None:
     found = call(message(b"a"), chunked(body, kind), kind).attributes
     assert found.get("rpc.response.status_code") == name
     assert found["otelauto.rpc.response.messages"] == 3
+
+
+@pytest.mark.parametrize("error", [None, {"code": "internal"}])
+def test_an_end_of_a_stream_that_is_not_kept_whole_tells_nothing(error: object) -> None:
+    last = json.dumps({"pad": "p" * 3000, "error": error}).encode()
+    kind = media("connect+json")
+    said = chunked(message(last, 0x02), kind)
+    wire = Wire().open().send(CLIENT, post(PATH, message(b"a"), kind))
+    for at in range(0, len(said), 100):
+        wire.send(SERVER, said[at : at + 100])
+    (found,) = read(wire)
+    assert "rpc.response.status_code" not in found.attributes
 
 
 def test_bytes_that_are_missing() -> None:

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from otelauto.flows.vocabulary import Address, Attributes, Description, Instrument, Side
 from otelauto.protocols.http1_describe import DURATION_BUCKETS, address_attributes
 from otelauto.protocols.http_message import HttpMessage
-from otelauto.protocols.json_body import Body, members
+from otelauto.protocols.json_body import Body, members, whole
 from otelauto.protocols.url import split_authority, text
 
 # By number; the semantic conventions want the names.
@@ -295,20 +295,14 @@ def _add_status(
 def _connect_status(response: HttpMessage | None, call: Call) -> str | None:
     """The status of a call of Connect, where it is known."""
     if call.kind is CONNECT_UNARY:
-        if response is None or response.status == 200:
-            return None if response is None else "OK"  # a unary error has another status
-        body = call.refusal
+        if response is not None and response.status == 200:
+            return "OK"  # a unary error has another status
+        error = members(call.refusal.text(), ("code",)) if call.refusal is not None else {}
     else:
-        body = Body()
-        if call.answered is None or not call.answered.trailers:
-            return None
-        body.feed(call.answered.trailers)
-    error = members(body.text(), ("code", "error")) if body is not None else {}
-    if call.kind is CONNECT_STREAM:
-        nested = error.get("error")
-        if nested is None:
-            return "OK"
-        error = nested if isinstance(nested, dict) else {}
+        said = whole(call.answered.trailers) if call.answered is not None else None
+        if said is None or said.get("error") is None:
+            return None if said is None else "OK"
+        error = said["error"] if isinstance(said["error"], dict) else {}
     code = error.get("code")
     if not isinstance(code, str):
         return None

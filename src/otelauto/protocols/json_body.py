@@ -65,6 +65,15 @@ def members(text: str, wanted: Container[str]) -> dict[str, Any]:
         return found
 
 
+def whole(data: bytes) -> dict[str, Any] | None:
+    """The object that ``data`` is, ``None`` if it is none, or cut short."""
+    try:
+        said = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
 def _space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     return at if match is None else match.end()
