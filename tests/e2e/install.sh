@@ -67,6 +67,7 @@ if [ ! -e "$built/openssl-1.1" ]; then
 	servers/nginx/openssl-1.1.sh "$built/openssl-1.1"
 fi
 if stale "$built/jetty/Http2.class" servers/jetty; then
+	rm -rf "$built/jetty"
 	mvn -q -B -f servers/jetty/pom.xml -DoutputDirectory="$built/jetty" \
 		org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
 	javac -cp "$built/jetty/*" -d "$built/jetty" servers/jetty/Http2.java

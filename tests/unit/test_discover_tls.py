@@ -143,6 +143,8 @@ def test_a_file_that_was_replaced_is_opened_by_its_mapping() -> None:
         ("libssl.so.3", False, True),
         ("libgnutls.so.30", False, True),
         ("_ssl.cpython-311-x86_64-linux-gnu.so", False, True),
+        ("libnetty_tcnative_linux_x86_64.so", False, True),
+        ("_wrapper.abi3.so", False, True),
         ("libc.so.6", False, False),
         ("node", True, True),
     ],

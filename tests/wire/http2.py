@@ -199,17 +199,19 @@ def ended_before_their_end() -> Talk:
     c, s, begins, answers = hello()
     promises = ("content-length", "5")
     ask = begins + c.head(1, asks("/1"), END_STREAM) + c.head(3, asks("/3", "HEAD"), END_STREAM)
-    ask += b"".join(c.head(n, asks(f"/{n}"), END_STREAM) for n in (5, 7, 9))
+    ask += b"".join(c.head(n, asks(f"/{n}"), END_STREAM) for n in (5, 7, 9, 11))
     reply = answers + s.head(1, says(200, promises)) + data(1, b"whole")
     reply += s.head(3, says(200, promises)) + s.head(5, says(204))
     reply += s.head(7, says(200, promises)) + data(7, b"part")
     reply += s.head(9, says(200, promises)) + data(9, b"who") + data(9, b"le")
+    reply += s.head(11, says(200, promises)) + data(11, b"whole")
+    failure = frame(RST, 0, 11, struct.pack("!I", 2))
     resets = b"".join(frame(RST, 0, n, struct.pack("!I", 8)) for n in (1, 3, 5, 7))
     return Talk(
         "streams that end before their end",
-        ((CLIENT, ask), (SERVER, reply), (CLIENT, resets)),
-        (Fact("/1", 200, None, 5), Fact("/3", 200), Fact("/5", 204),
-         Fact("/7", 200, None, None, "aborted"), Fact("/9", 200, None, 5)),
+        ((CLIENT, ask), (SERVER, reply + failure), (CLIENT, resets)),
+        (Fact("/11", 200, None, None, "aborted"), Fact("/1", 200, None, 5), Fact("/3", 200),
+         Fact("/5", 204), Fact("/7", 200, None, None, "aborted"), Fact("/9", 200, None, 5)),
         CLIENT,
     )  # fmt: skip
 

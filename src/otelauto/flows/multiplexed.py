@@ -31,8 +31,8 @@ class Multiplexed:
     """Follows one parser; the counterpart of :class:`otelauto.flows.conversation.Conversation`."""
 
     __slots__ = (
-        "_bulk", "_copy_bulk", "_counters", "_exchanges", "_losses", "_passed", "_publish",
-        "_streams", "parser",
+        "_bulk", "_copy_bulk", "_counters", "_exchanges", "_losses", "_missed", "_passed",
+        "_publish", "_streams", "parser",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,7 @@ class Multiplexed:
         self._publish = publish
         self._counters = counters
         self._losses = 0
+        self._missed = False
         self._copy_bulk = copy_bulk
         self._bulk = False
         self._passed = self._exchanges = 0  # bytes and exchanges since the last look
@@ -67,7 +68,8 @@ class Multiplexed:
         return False
 
     def missed(self) -> None:
-        """A record was lost: the offsets of the next one say whether bytes are missing."""
+        """A record was lost: the offsets of the next one, if any, say whether bytes are missing."""
+        self._missed = True
 
     def may_be_tunnel(self) -> bool:
         """No exchange changes the protocol of the others."""
@@ -124,7 +126,9 @@ class Multiplexed:
             self.finish("aborted", segment)
 
     def finish(self, reason: str, segment: Segment | None) -> None:
-        """Publish what is left, incomplete for ``reason``."""
+        """Publish what is left, incomplete for ``reason`` if anything of it lacks."""
+        if not self._missed:  # or what was lost may have told of a failure
+            self.parser.settle()
         left = self.parser.abandon()
         self._hand_on()
         for entry in left:

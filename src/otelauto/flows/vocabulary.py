@@ -340,6 +340,10 @@ class MultiplexParser(Protocol):
         """The place in ``stream`` is lost; a later segment may begin where it can be told."""
         ...
 
+    def settle(self) -> None:
+        """Finish what is whole but for a mark of its end. Nothing more will be read."""
+        ...
+
     def abandon(self) -> list[Entry]:
         """The exchanges that are open, oldest first. Nothing more will be read.
 

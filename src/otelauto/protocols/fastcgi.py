@@ -270,6 +270,9 @@ class FastCgiParser:
         elif half.kind == _STDOUT and entry.response is not None:
             _take_output(entry.response, data, count)
 
+    def settle(self) -> None:
+        """Nothing is whole here before its end was read."""
+
     def abandon(self) -> list[Entry]:
         """The requests that are open."""
         left, self._open = list(self._open.values()), {}

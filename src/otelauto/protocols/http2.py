@@ -57,6 +57,7 @@ _ERRORS = (
     "STREAM_CLOSED", "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR",
     "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
 )  # fmt: skip
+_NO_TROUBLE = (0, 5, 8)  # NO_ERROR, STREAM_CLOSED, CANCEL
 
 
 class Http2:
@@ -440,29 +441,22 @@ class Http2Parser:
 
     def _abort(self, number: int, entry: Entry, code: int) -> None:
         self._unsure = True
-        if not self._is_whole(entry):
+        if code not in _NO_TROUBLE or not http2_message.settle(entry, self._segment.time):
             entry.incomplete = "aborted"
             entry.request.reset = code
         self._finish(number)
 
-    def _is_whole(self, entry: Entry) -> bool:
-        """Whether a stream that goes no further was whole; if so it is marked as that."""
-        response = entry.response
-        if response is None or not http2_message.is_all_there(entry.request, response):
-            return False
-        response.complete = True
-        response.end_ns = self._segment.time
-        entry.incomplete = None
-        return True
-
     def _finish(self, number: int) -> None:
         self.finished.append(self._open.pop(number))
 
-    def abandon(self) -> list[Entry]:
-        """The streams that are open; those whose end alone is missing are finished instead."""
+    def settle(self) -> None:
+        """Finish the streams whose end alone is missing."""
         for number, entry in list(self._open.items()):
-            if self._is_whole(entry):
+            if http2_message.settle(entry, self._segment.time):
                 self._finish(number)
+
+    def abandon(self) -> list[Entry]:
+        """The streams that are open."""
         left, self._open = list(self._open.values()), {}
         return left
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from otelauto.flows.vocabulary import Entry
 from otelauto.protocols import grpc, traceparent
 from otelauto.protocols.hpack import Block
 from otelauto.protocols.http_message import HttpMessage
@@ -86,16 +87,21 @@ def response(message: Http2Message, block: Block, asked: Http2Message) -> None:
         message.messages = call.answered = grpc.Messages()
 
 
-def is_all_there(asked: Http2Message, answer: Http2Message) -> bool:
-    """Whether nothing but the end of the stream lacks: by what a head promises, no more will come.
+def settle(entry: Entry, time: int) -> bool:
+    """Make an exchange whole that lacks nothing but the end of its stream, and goes no further.
 
-    Clients may then reset the stream or close the connection without waiting for that end.
+    By what the response's head promises no more would come. Clients may then reset the stream, or
+    close the connection, without waiting for that end. ``time`` is that of the last bytes.
     """
-    if answer.inexact or asked.call is not None:
+    asked, answer = entry.request, entry.response
+    if answer is None or answer.inexact or asked.call is not None:
         return False
-    if asked.method == b"HEAD" or answer.status in _WITHOUT_CONTENT:
-        return True
-    return 0 <= answer.declared == answer.wire_size
+    empty = asked.method == b"HEAD" or answer.status in _WITHOUT_CONTENT
+    if not empty and not 0 <= answer.declared == answer.wire_size:
+        return False
+    answer.complete, answer.end_ns = True, time
+    entry.incomplete = None
+    return True
 
 
 def trailers(block: Block, asked: Http2Message) -> None:

@@ -21,7 +21,7 @@ own() {
 }
 own update
 (cd "$work" && own download libpcre3 libssl1.1 nginx-light)
-rm -rf "$target"
+rm -rf "$target" "$target.part"
 for package in "$work"/*.deb; do
 	dpkg-deb --extract "$package" "$target.part"
 done
