@@ -149,6 +149,9 @@ class WebSocketParser:
         self._entry = None
         self.finished.append(entry)
 
+    def settle(self) -> None:
+        """A Close frame ends it whatever was lost: :meth:`abandon` looks for that."""
+
     def abandon(self) -> list[Entry]:
         """The exchange, if no Close frame has passed; with one it is over."""
         entry = self._entry
