@@ -140,7 +140,8 @@ def _judge(kernel: Kernel, part: Part, ended: Ended) -> Row:
     lines = ended.output.rstrip().splitlines()
     counts = {kind: int(number) for number, kind in COUNTS.findall(lines[-1] if lines else "")}
     tier = TIER.search(ended.output)
-    named = tier[1] if tier else "-" if part is LOCKED else ", ".join(kernel.tiers)
+    named = "-" if part is LOCKED else part.tier or ", ".join(kernel.tiers)
+    named = tier[1] if tier else named
     row = Row(kernel, part, named, counts, ended)
     if ended.code is None:
         return replace(row, problem=f"not done after {ended.seconds:.0f} s")
