@@ -101,8 +101,9 @@ def _redacted(wire: Wire) -> list[bytes]:
     return found
 
 
-# A start line cut from its line end, a PROXY prefix or a folded field are not understood in part.
-NOT_UNDERSTOOD = ("PROXY protocol", "line folding", "look like heads")
+# A start line cut from its line end, a PROXY prefix or a folded field are not understood in part;
+# frames behind an upgrade are hidden, with them the one that says that it is over.
+NOT_UNDERSTOOD = ("PROXY protocol", "line folding", "look like heads", "WebSocket")
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
