@@ -68,7 +68,7 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages,) = venv.glob("lib/python3*/site-packages")
     for needed in (
         "PyYAML", "grpcio", "iced-x86", "typing_extensions", "bcrypt", "opentelemetry-proto",
-        "protobuf",
+        "protobuf", "cramjam", "h11",
     ):  # fmt: skip
         copy_distribution(needed, packages)
     run(venv / "bin" / "pip", "check", "--disable-pip-version-check", cwd=venv.parent)

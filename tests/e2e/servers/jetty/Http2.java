@@ -2,6 +2,7 @@
 
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
+import java.io.EOFException;
 import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.OutputStream;
@@ -47,6 +48,7 @@ public final class Http2 extends AbstractHandler {
     public void handle(String target, Request base, HttpServletRequest request,
             HttpServletResponse response) throws IOException {
         long started = System.nanoTime();
+        int peer = request.getRemotePort(); // as long as there is one
         base.setHandled(true);
         String[] path = target.split("/");
         byte[] body = request.getInputStream().readAllBytes();
@@ -78,7 +80,7 @@ public final class Http2 extends AbstractHandler {
                 String item = deleted ? "" : "item " + path[path.length - 1] + "\n";
                 sent = answer(request, response, deleted ? 204 : 200, text(item));
         }
-        record(request, response.getStatus(), body.length, sent, System.nanoTime() - started);
+        record(request, peer, response.getStatus(), body.length, sent, System.nanoTime() - started);
     }
 
     private static byte[] text(String value) {
@@ -95,8 +97,18 @@ public final class Http2 extends AbstractHandler {
         if (request.getMethod().equals("HEAD")) {
             return 0;
         }
-        response.getOutputStream().write(body);
+        write(response.getOutputStream(), body);
         return body.length;
+    }
+
+    /** A client that has the announced length may be gone before the stream has ended. */
+    private static void write(OutputStream out, byte[] bytes) throws IOException {
+        try {
+            out.write(bytes);
+            out.flush();
+        } catch (EOFException gone) {
+            return;
+        }
     }
 
     private static int answerInPieces(HttpServletResponse response, int count) throws IOException {
@@ -104,8 +116,7 @@ public final class Http2 extends AbstractHandler {
         int sent = 0;
         for (int i = 0; i < count; i++) {
             byte[] piece = text("piece " + i + "\n");
-            out.write(piece);
-            out.flush();
+            write(out, piece);
             sent += piece.length;
         }
         return sent;
@@ -119,14 +130,14 @@ public final class Http2 extends AbstractHandler {
         }
     }
 
-    private void record(HttpServletRequest request, int status, int received, int sent,
+    private void record(HttpServletRequest request, int peer, int status, int received, int sent,
             long duration) throws IOException {
         String path = request.getRequestURI();
         String line = String.format("{\"id\": \"%s\", \"method\": \"%s\", \"path\": \"%s\", "
                 + "\"status\": %d, \"request_bytes\": %d, \"response_bytes\": %d, "
                 + "\"duration_us\": %d, \"peer_port\": %d}%n",
                 path.substring(path.lastIndexOf('/') + 1), request.getMethod(), path, status,
-                received, sent, duration / 1000, request.getRemotePort());
+                received, sent, duration / 1000, peer);
         log.write(text(line));
     }
 }
