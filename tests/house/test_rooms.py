@@ -23,12 +23,17 @@ ALLOWED = {
     "flows": ("abi", "hot", "counters"),
     "hot": (),
     "kernel": ("abi", "hot.ring", "errors", "counters"),
-    "protocols": ("flows.vocabulary",),
+    "protocols": ("flows.vocabulary", "hot.http2"),
     "spans": ("flows.vocabulary", "hot.cells", "counters", "errors"),
 }
 # What may be imported before it is needed: the rest is heavy, or is for development only.
 RUN_TIME = {"yaml"}
-LATE = {"grpc", "bcrypt", "iced_x86", "opentelemetry"}  # of run time too, imported by the one who needs it
+LATE = {
+    "grpc",
+    "bcrypt",
+    "iced_x86",
+    "opentelemetry",
+}  # of run time too, imported by the one who needs it
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
 
 

@@ -201,6 +201,10 @@ class Stream(Protocol):
         """Boot-clock ns at which the byte at ``offset`` (>= position - 1) passed."""
         ...
 
+    def piece_end(self, offset: int) -> int:
+        """Where what passed together with the byte at ``offset``, which passed, ends."""
+        ...
+
     def sequence_at(self, offset: int) -> int:
         """Raw TCP sequence number of the byte at ``offset`` (>= position - 1), 0 if not known."""
         ...
@@ -315,6 +319,10 @@ class MultiplexParser(Protocol):
 
     def abandon(self) -> list[Entry]:
         """The exchanges that are open, oldest first. Nothing more will be read."""
+        ...
+
+    def compiled(self) -> Any:
+        """What compiled code (hot/) can read on with in this one's place; ``None``: it cannot."""
         ...
 
     def describe(

@@ -266,6 +266,9 @@ class FastCgiParser:
         elif half.kind == _STDOUT and entry.response is not None:
             _take_output(entry.response, data, count)
 
+    def compiled(self) -> None:
+        """No compiled code reads this."""
+
     def abandon(self) -> list[Entry]:
         """The requests that are open."""
         left, self._open = list(self._open.values()), {}

@@ -8,12 +8,16 @@ Sources: PROTOCOL-HTTP2.md and PROTOCOL-WEB.md of the gRPC project; the Connect 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from otelauto.flows.vocabulary import Address, Attributes, Description, Instrument, Side
 from otelauto.protocols.http1_describe import DURATION_BUCKETS, address_attributes
 from otelauto.protocols.http_message import HttpMessage
 from otelauto.protocols.url import split_authority, text
+
+if TYPE_CHECKING:  # written down for type checkers only
+    from otelauto.hot.http2 import Count
 
 # By number; the semantic conventions want the names.
 CODES = (
@@ -29,9 +33,6 @@ _NUMBERS = {str(number).encode(): name for number, name in enumerate(CODES)}
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT_DIGITS_MAX = 8
 _MESSAGE_MAX = 256  # characters of a status message
-_PREFIX = 5  # compressed flag and length
-_TRAILER_FLAG = 0x80  # gRPC-Web: the message is the trailers
-_TRAILERS_MAX = 1024
 _LABELS = ("rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type")
 _OTHER = "_OTHER"
 
@@ -66,79 +67,23 @@ CONNECT_STREAM = Kind("connectrpc", prefixed=True)
 CONNECT_UNARY = Kind("connectrpc", prefixed=False)
 
 
-def kind_of(content_type: bytes, fields: dict[bytes, bytes]) -> Kind | None:
-    """How a request carries a call; ``None``: it carries none that is known."""
-    if content_type.startswith(b"application/grpc"):
-        if content_type[16:17] in (b"", b"+", b";"):
-            return GRPC
-        return GRPC_WEB if content_type.startswith(b"application/grpc-web") else None
-    if content_type.startswith(b"application/connect+"):
-        return CONNECT_STREAM
-    return CONNECT_UNARY if b"connect-protocol-version" in fields else None
-
-
+@dataclass(slots=True)
 class Messages:
-    """Counts the messages of one direction of a call.
+    """The messages of one direction of a call.
 
-    ``count`` and ``size`` (bytes of whole messages, without their prefixes) are ``exact`` until
-    bytes that tell are missing. ``trailers``: those of gRPC-Web, which are the last message.
+    ``size`` is that of whole ones, in bytes, without their prefixes; both numbers are ``exact``
+    unless bytes that tell are missing. ``trailers``: those of gRPC-Web, which are the last message.
     """
 
-    __slots__ = ("_foreign", "_left", "_prefix", "_trailing", "count", "exact", "size", "trailers")
+    count: int
+    size: int
+    exact: bool
+    trailers: bytes
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.size = 0
-        self.exact = True
-        self.trailers = b""
-        self._prefix = b""
-        self._left = 0  # of the message at hand
-        self._trailing = False
-        self._foreign = False
-
-    def feed(self, data: bytes) -> None:
-        """Take the next known bytes of a body."""
-        if not self.exact:
-            return
-        at, size = 0, len(data)
-        while at < size:
-            if self._left:
-                at = self._follow(data, at)
-                continue
-            prefix = self._prefix + data[at : at + _PREFIX - len(self._prefix)]
-            at += len(prefix) - len(self._prefix)
-            if len(prefix) < _PREFIX:
-                self._prefix = prefix
-                return
-            self._prefix = b""
-            self._begin(prefix)
-
-    @property
-    def proved(self) -> bool:
-        """Whether the body was whole messages, one at least, that no other format looks like."""
-        return self.exact and self.count > 0 and not (self._left or self._prefix or self._foreign)
-
-    def _begin(self, prefix: bytes) -> None:
-        self._foreign = self._foreign or prefix[0] > 1
-        self._left = int.from_bytes(prefix[1:])
-        self._trailing = prefix[0] & _TRAILER_FLAG != 0
-        if not self._trailing:
-            self.count += 1
-            self.size += self._left
-
-    def _follow(self, data: bytes, at: int) -> int:
-        taken = min(self._left, len(data) - at)
-        if self._trailing and len(self.trailers) < _TRAILERS_MAX:
-            self.trailers += data[at : at + taken]
-        self._left -= taken
-        return at + taken
-
-    def skip(self, count: int) -> None:
-        """``count`` bytes of the body passed that nobody saw."""
-        if count <= self._left and not self._trailing:
-            self._left -= count
-        else:
-            self.exact = False
+    @classmethod
+    def of(cls, counted: Count | None) -> Messages | None:
+        """What compiled code has counted; ``None``: the body is no messages."""
+        return None if counted is None else cls(*counted)
 
 
 def trailer_fields(trailers: bytes) -> dict[bytes, bytes]:
@@ -165,13 +110,6 @@ class Call:
     message: bytes = b""
     sent: Messages | None = None  # of the client
     answered: Messages | None = None
-
-    def take(self, fields: dict[bytes, bytes]) -> None:
-        """Trailers, or the head of a response that is both."""
-        status = fields.get(b"grpc-status")
-        if status is not None:
-            self.status = status
-            self.message = fields.get(b"grpc-message", b"")
 
 
 def describe(
@@ -223,7 +161,8 @@ def _add_status(
 ) -> str | None:
     """Add the status; the name of what failed, ``None`` if nothing did or it is not known."""
     if call.kind.web and call.status is None and call.answered is not None:
-        call.take(trailer_fields(call.answered.trailers))
+        fields = trailer_fields(call.answered.trailers)
+        call.status, call.message = fields.get(b"grpc-status"), fields.get(b"grpc-message", b"")
     if call.status is not None:
         name = _NUMBERS.get(call.status, _OTHER)
         attributes["rpc.response.status_code"] = name
