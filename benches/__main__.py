@@ -21,6 +21,7 @@ from benches import plots
 from benches.agent import at_rates, growth, memory, rest
 from benches.aggregation import aggregation
 from benches.harness import BENCHES, Bench, BenchError, Settings
+from benches.http2 import http2
 from benches.lane import lane
 from benches.plots import RESULTS
 from benches.programs import programs
@@ -38,6 +39,7 @@ ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
     "tls": tls,
     "steady": steady,
     "lane": lane,
+    "http2": http2,
     "aggregation": aggregation,
     "rates": at_rates,
     "memory": memory,
