@@ -232,7 +232,8 @@ class Http2Parser:
 
     def _pass_unseen(self, half: _Half, stream: Stream) -> None:
         """Bytes of a payload that are not known, as many as have passed."""
-        count = min(half.left, stream.end - stream.position)
+        begin, known = stream.position, self._segment.offset
+        count = min(half.left, (known if begin < known else stream.end) - begin)
         content = min(count, half.content)
         half.content -= content
         half.left -= count
