@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.wire.http2 import (
     END_STREAM,
@@ -142,24 +142,37 @@ def test_timeouts(value: bytes, seconds: float | None) -> None:
     assert grpc.timeout_seconds(value) == (None if seconds is None else pytest.approx(seconds))
 
 
+def exchange_of(body: list[tuple[bytes, int]]) -> Exchange:
+    """A call whose request is the pieces of ``body``, each with bytes behind that are not seen."""
+    c, s, begins, answers = hello()
+    wire = Wire().open().send(CLIENT, begins + c.head(1, calls("/p.S/Up")))
+    for seen, unseen in body:
+        piece = data(1, seen + bytes(unseen))
+        wire.send(CLIENT, piece, captured=len(piece) - unseen)
+    wire.send(CLIENT, data(1, b"", END_STREAM))
+    wire.send(SERVER, answers + s.head(1, [*GRPC_HEAD, *grpc_trailers(0)], END_STREAM))
+    (exchange,) = read(wire)
+    return exchange
+
+
+def counted(exchange: Exchange) -> tuple[object, object]:
+    get = exchange.attributes.get
+    return get("otelauto.rpc.request.messages"), get("otelauto.rpc.request.size")
+
+
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 300), max_size=8), st.lists(st.integers(0, 1000), max_size=10))
 def test_messages_are_counted_however_they_are_cut(sizes: list[int], cuts: list[int]) -> None:
     body = b"".join(message(size) for size in sizes)
-    counted = grpc.Messages()
-    at = 0
+    pieces, at = [], 0
     for cut in sorted({min(cut, len(body)) for cut in cuts} | {len(body)}):
-        counted.feed(body[at:cut])
+        pieces.append((body[at:cut], 0))
         at = cut
-    assert (counted.count, counted.size, counted.exact) == (len(sizes), sum(sizes), True)
-    assert counted.proved is bool(sizes)
+    assert counted(exchange_of(pieces)) == (len(sizes), sum(sizes))
 
 
 def test_bytes_that_were_not_seen() -> None:
-    counted = grpc.Messages()
-    counted.feed(message(100)[:50])
-    counted.skip(55)
-    assert counted.exact
-    counted.feed(message(3))
-    counted.skip(1)
-    assert not counted.exact
-    assert not counted.proved
+    begun = message(100)[:50]
+    assert counted(exchange_of([(begun, 55)])) == (1, 100)
+    assert counted(exchange_of([(begun, 55), (message(3), 0)])) == (2, 103)
+    assert counted(exchange_of([(begun, 55), (message(3), 1)])) == (None, None)
