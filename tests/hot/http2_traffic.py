@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from dataclasses import dataclass, field
 
@@ -35,9 +36,14 @@ from otelauto.flows.vocabulary import Family
 METHODS = ("GET", "GET", "POST", "PUT", "HEAD", "DELETE", "CONNECT", "X")
 CALLS = ("/p.S/Unary", "/p.S/Down", "/p.S/Up", "/grpc.health.v1.Health/Check")
 KINDS = ("application/grpc", "application/grpc+proto", "application/grpc-web", "application/json",
-         "application/connect+proto", "application/proto", "application/grpcx")  # fmt: skip
+         "application/grpc-web-text", "application/connect+proto", "application/proto",
+         "application/grpcx")  # fmt: skip
 TIMEOUTS = ("500m", "10S", "99999999u", "1H", "2M", "7n", "x", "123456789S", "")
 SAID = ("", "no such thing", "no%20such", "long " * 80, "é")
+# Messages that tell how a call ended.
+LAST = (b"\2\0\0\0\2{}", b'\2\0\0\0\x1c{"error":{"code":"aborted"}}',
+        b"\x80\0\0\0\x0fgrpc-status: 5\r", b"\2\0\0\4\0{" + b" " * 1022 + b"}",
+        b"\2\0\0\4\1{" + b" " * 1023 + b"}")  # fmt: skip
 ODD_FIELDS = (("connect-protocol-version", "1"), ("host", "other.example"), ("user-agent", "b\tc"),
               ("x-unheard-of", "v" * 300), ("traceparent", "x"), ("content-length", "0"),
               ("cookie", "a=b; c=d"), ("grpc-status", "3"), (":path", "/twice"))  # fmt: skip
@@ -49,6 +55,8 @@ class _Open:
 
     number: int
     call: bool
+    plain: bool  # a call of gRPC itself
+    encoded: bool  # in base64
     asks: list[bytes]
     answers: list[bytes]
 
@@ -136,7 +144,11 @@ class Http2Traffic:
         talk.next += 2 if usual else choice.choice((2, 4))
         call = choice.random() < 0.5
         fields = self._request(call, usual)
+        kinds = [value for name, value in fields if name == "content-type"]
+        encoded = "application/grpc-web-text" in kinds
         bodies = [message(choice.choice((0, 3, 40, 700))) for _ in range(choice.choice((1, 1, 3)))]
+        if encoded:
+            bodies = [base64.b64encode(each) for each in bodies]
         body = b"".join(bodies) if call else choice.randbytes(choice.choice((0, 0, 9, 900)))
         asks = self._content(number, body, call, usual)
         if not usual and choice.random() < 0.3:
@@ -145,7 +157,7 @@ class Http2Traffic:
             parts = 1 if usual else choice.choice((1, 2, 5))
             head = talk.client.head(number, fields, END_STREAM if not asks else 0, parts)
         talk.said[CLIENT] += head
-        talk.streams.append(_Open(number, call, asks, []))
+        talk.streams.append(_Open(number, call, KINDS[0] in kinds, encoded, asks, []))
 
     def _request(self, call: bool, usual: bool) -> Fields:
         choice = self.choice
@@ -161,7 +173,8 @@ class Http2Traffic:
             parent = choice.choice(PARENTS[:2] if usual else PARENTS)
             fields.append(("traceparent", parent.decode()))
         if call:
-            fields.append(("content-type", KINDS[0] if usual else choice.choice(KINDS)))
+            usual_kind = usual and choice.random() < 0.95
+            fields.append(("content-type", KINDS[0] if usual_kind else choice.choice(KINDS)))
             if choice.random() < 0.4:
                 fields.append(("grpc-timeout", choice.choice(TIMEOUTS[:4] if usual else TIMEOUTS)))
         if not usual:
@@ -198,6 +211,10 @@ class Http2Traffic:
             body = b"".join(
                 message(choice.choice((0, 9, 300))) for _ in range(choice.choice((1, 4)))
             )
+            if not stream.plain and choice.random() < 0.5:
+                body += choice.choice(LAST)
+            if stream.encoded and choice.random() < 0.9:
+                body = base64.b64encode(body)
             frames = [head(number, GRPC_HEAD), data(number, body)]
             if usual or choice.random() < 0.8:
                 return [*frames, head(number, trailers, END_STREAM)]
@@ -206,7 +223,15 @@ class Http2Traffic:
         fields = [(":status", str(status)), ("server", "x"), ("etag", str(choice.randrange(4)))]
         if not usual:
             fields += choice.sample(ODD_FIELDS[3:8], choice.randint(0, 2))
-        frames = self._content(number, choice.randbytes(choice.choice((0, 5, 3000))), False, usual)
+        body = choice.randbytes(choice.choice((0, 5, 3000)))
+        if choice.random() < 0.5:
+            length = len(body) if usual else choice.choice((len(body), 1, 10**17, 10**18, 10**19))
+            fields.append(("content-length", str(length)))
+        frames = self._content(number, body, False, usual)
+        if frames and choice.random() < 0.05:  # all of it, but no end of the stream
+            frames[-1] = data(number, frames[-1][9:])
+            frames.append(frame(RST, 0, number, choice.choice((0, 5, 8, 2)).to_bytes(4, "big")))
+            frames = frames[: choice.choice((-1, None))]
         interim = [head(number, [(":status", "103")])] if choice.random() < 0.03 else []
         return [*interim, head(number, fields, 0 if frames else END_STREAM), *frames]
 
@@ -239,7 +264,7 @@ class Http2Traffic:
         match choice.randrange(9):
             case 0:
                 talk.said[side] += frame(
-                    RST, 0, number, choice.choice((8, 2, 99)).to_bytes(4, "big")
+                    RST, 0, number, choice.choice((0, 5, 8, 2, 99)).to_bytes(4, "big")
                 )
             case 1:
                 talk.said[side] += frame(PING, choice.choice((0, 1)), 0, bytes(8))

@@ -10,11 +10,13 @@ from tests.hot.twin import METRICS, TRACES, Step, compare
 from tests.wire.http2 import (
     END_STREAM,
     GRPC_HEAD,
+    RST,
     TALKS,
     Talk,
     asks,
     calls,
     data,
+    frame,
     grpc_trailers,
     hello,
     message,
@@ -106,6 +108,23 @@ def test_every_status_of_a_call(view: str, code: int) -> None:
     # What strangers call is not remembered; numbers that are no status are not plain.
     plain = code <= 16 and not (code == 12 and view == SERVER)
     assert (found.in_lane > 5) is plain
+
+
+@pytest.mark.parametrize("view", [SERVER, CLIENT])
+@pytest.mark.parametrize("code", [0, 2, 5, 8])
+def test_streams_that_lack_nothing_but_their_end(view: str, code: int) -> None:
+    """Reset without trouble they are whole, by what their heads declared."""
+    c, s, begins, answers = hello()
+    wire = Wire(view=view).open().send(CLIENT, begins).send(SERVER, answers)
+    for number in range(30):
+        n, length = 2 * number + 1, 30 if number % 3 else 31
+        wire.send(CLIENT, c.head(n, asks("/a"), END_STREAM))
+        head = s.head(n, says(200, ("content-length", str(length))))
+        wire.send(SERVER, head + data(n, b"x" * 30))
+        wire.send(CLIENT, frame(RST, 0, n, code.to_bytes(4)))
+    found = compare(steps_of(wire), BOTH)
+    assert sum(found.spans.values()) == 30
+    assert found.in_lane == (0 if code == 2 else 19)
 
 
 def test_a_connection_is_given_back_and_taken_again() -> None:
