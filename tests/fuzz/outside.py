@@ -121,7 +121,6 @@ def proc(data: bytes) -> None:
     assert len(reader.container_id(TGID)) in (0, 64)
     assert all(inode >= 0 and port >= 0 for inode, port in reader.tcp_listeners(TGID).items())
     reader.unix_listeners(TGID)
-    reader.socket_statistics(TGID)
 
 
 def executable(data: bytes) -> None:
