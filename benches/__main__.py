@@ -20,6 +20,7 @@ from typing import Final
 from benches.agent import at_rates, growth, memory, rest
 from benches.aggregation import aggregation
 from benches.harness import BENCHES, RESULTS, Bench, BenchError, Settings
+from benches.http2 import http2
 from benches.lane import lane
 from benches.pipeline import pipeline
 from benches.programs import programs
@@ -37,6 +38,7 @@ ROWS: Final[dict[str, Callable[[Bench], Section]]] = {
     "tls": tls,
     "steady": steady,
     "lane": lane,
+    "http2": http2,
     "aggregation": aggregation,
     "rates": at_rates,
     "memory": memory,

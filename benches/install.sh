@@ -40,10 +40,12 @@ for program in load sink; do
 		cc -O2 -Wall -Wextra -pthread -o "$built/$program" "load/$program.c"
 	fi
 done
-if stale "$built/nethttp" servers/nethttp; then
-	(cd servers/nethttp && go build -mod=readonly -o "$built/nethttp" .)
-	touch "$built/nethttp"
-fi
+for program in nethttp http2; do
+	if stale "$built/$program" "servers/$program"; then
+		(cd "servers/$program" && go build -mod=readonly -o "$built/$program" .)
+		touch "$built/$program"
+	fi
+done
 if stale "$built/java/App.class" servers/java; then
 	javac -d "$built/java" servers/java/App.java
 fi

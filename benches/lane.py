@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -110,13 +110,17 @@ def agent(settings: Mapping[str, str], general: bool) -> tuple[Flows, Publisher]
     return make_flows(config, counters, publisher), publisher
 
 
-def measure(settings: Mapping[str, str], general: bool = False) -> tuple[float, float]:
+def measure(
+    settings: Mapping[str, str],
+    general: bool = False,
+    traffic: Callable[[int], Iterator[list[bytes]]] = laps,
+) -> tuple[float, float]:
     """Microseconds of an exchange: to the end of the turn, and for encoding."""
     flows, publisher = agent(settings, general)
     take = flows.feed if flows.lane is None else flows.lane
     traces = publisher._traces
     drained, encoded = [], []
-    for number, records in zip(range(LAPS + 2), laps(TURNS), strict=False):
+    for number, records in zip(range(LAPS + 2), traffic(TURNS), strict=False):
         image = Image.of(records)
         before = publisher.processed
         began = time.perf_counter_ns()

@@ -12,6 +12,7 @@ from otelauto.export.otlp_encode import KIND, STATUS, key_values
 from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.protobuf import integer, text
 from otelauto.export.red import SERIES_OVERFLOWED, Red
+from otelauto.flows.meanings import DESYNCS, RESPONSES_UNMATCHED
 from otelauto.flows.vocabulary import Address, Side
 from otelauto.hot.cells import Hits, Series
 from otelauto.hot.lane import Lane
@@ -35,9 +36,11 @@ SPANS_NOT_EXPORTED = Meaning(
     " (filter.traces), sdk (existing_sdk: the service's own SDK makes them).",
     "reason",
 )
-# What the lane counts exchanges as, and what that means.
+# What the lane counts, most of it exchanges, and what that means.
 COUNTED: Mapping[str, tuple[Meaning, str]] = {
     "route": (ROUTES_OVERFLOWED, ""),
+    "unmatched": (RESPONSES_UNMATCHED, ""),
+    "desync": (DESYNCS, ""),
     "service": (SERIES_OVERFLOWED, "service"),
     "total": (SERIES_OVERFLOWED, "total"),
     **{f"unmeasured_{why}": (NOT_MEASURED, why) for why in (BY_FILTER, BY_SDK)},
@@ -53,11 +56,22 @@ OF_A_ROW = (
     "http.response.status_code",
     "http.route",
     "network.protocol.version",
+    "rpc.method",
+    "rpc.response.status_code",
+    "rpc.system.name",
     "url.scheme",
 )
 PATH, URL = "url.path", "url.full"
 USER_AGENT = "user_agent.original"
 SIZES = ("http.request.body.size", "http.response.body.size")
+# What differs between the calls of one method with one status.
+CALL_SIZES = ("otelauto.rpc.request.size", "otelauto.rpc.response.size")
+CALLS = (
+    "otelauto.rpc.request.messages",
+    "otelauto.rpc.response.messages",
+    "otelauto.rpc.timeout",
+    "otelauto.rpc.status_message",
+)
 PEER = ("network.peer.address", "network.peer.port", "client.address", "client.port")
 
 
@@ -110,7 +124,11 @@ class Desk:
         if self.writer is not None:
             self.writer.keep_slow_ns = stages.sampling.keep_slow_ns
             self.writer.exemplars = config.metrics.exemplars == "trace_based"
-        self._names = {side: self._encoded_names(side) for side in Side}
+        self._names = {
+            (side, sizes): self._encoded_names(side, sizes)
+            for side in Side
+            for sizes in (SIZES, CALL_SIZES)
+        }
         self.lane = Lane(
             self,
             red.epoch,
@@ -123,8 +141,9 @@ class Desk:
     def _name(self, side: Side, name: str) -> str:
         return SPAN_ATTRIBUTES[side].get(name, name) if self._renamed else name
 
-    def _encoded_names(self, side: Side) -> Names:
-        return Names(*(text(1, self._name(side, name)) for name in (PATH, USER_AGENT, *SIZES)))
+    def _encoded_names(self, side: Side, sizes: tuple[str, str]) -> Names:
+        names = (PATH, USER_AGENT, *sizes, *CALLS)
+        return Names(*(text(1, self._name(side, name)) for name in names))
 
     # ---- what the lane asks ----
 
@@ -183,7 +202,10 @@ class Desk:
 
     def _template(self, span: Span) -> Template:
         side = span.side
-        variable = {self._name(side, name) for name in (PATH, URL, USER_AGENT, *SIZES, *PEER)}
+        varies = (PATH, URL, USER_AGENT, *SIZES, *PEER, *CALL_SIZES, *CALLS)
+        variable = {self._name(side, name) for name in varies}
+        is_call = self._name(side, "rpc.system.name") in span.attributes
+        names = self._names[side, CALL_SIZES if is_call else SIZES]
         constant = {k: v for k, v in span.attributes.items() if k not in variable}
         front = text(5, span.name) + integer(6, KIND[side])
         back = key_values(9, constant) + (STATUS if span.error else b"")
@@ -192,7 +214,6 @@ class Desk:
         url_name = self._name(side, URL)
         url = span.attributes.get(url_name)
         if url is None:
-            return Template(self._names[side], front, back, None, None, policy)
+            return Template(names, front, back, None, None, policy)
         before = str(url).removesuffix(str(span.attributes[self._name(side, PATH)]))
-        names = self._names[side]
         return Template(names, front, back, text(1, url_name), before.encode(), policy)

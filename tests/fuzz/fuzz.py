@@ -12,7 +12,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["otelauto"]):
+with atheris.instrument_imports(include=["otelauto", "tests.reference"]):
     from tests.fuzz.targets import TARGETS, seeds
 
 INPUT_MAX = 4096

@@ -21,7 +21,8 @@ RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "1500"))
 # A whole configuration, process directory or conversation of many streams takes milliseconds to
 # read, a connection to answer.
 SLOW = {
-    "agent_configuration", "configuration", "http2", "others", "proc", "request", "variables",
+    "agent_configuration", "calls", "configuration", "http2", "others", "proc", "request",
+    "variables",
     "web_configuration",
 }  # fmt: skip
 

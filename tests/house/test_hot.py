@@ -9,7 +9,7 @@ import struct
 from tests.house.scan import PACKAGE
 
 from otelauto import abi
-from otelauto.protocols import http1_body, http1_head
+from otelauto.protocols import grpc, http1_body, http1_head
 from otelauto.spans import templates
 
 HOT = PACKAGE / "hot"
@@ -53,6 +53,11 @@ def test_limits_are_those_of_the_python_code() -> None:
         assert value == getattr(templates, name, None) or value == getattr(templates, f"_{name}")
     digits = numbers((HOT / "http1.pxd").read_text())["DIGITS_MAX"]
     assert digits == http1_head._LENGTH_DIGITS_MAX
+    calls = numbers((HOT / "http2_rows.pxd").read_text())
+    assert calls["CODE_LAST"] == len(grpc.CODES) - 1
+    assert grpc.CODES[calls["UNIMPLEMENTED"]] == "UNIMPLEMENTED"
+    assert calls["SAID_MAX"] == grpc._MESSAGE_MAX
+    assert calls["TIMEOUT_DIGITS_MAX"] == grpc._TIMEOUT_DIGITS_MAX
     chunk = numbers((HOT / "exchange.pxd").read_text())["CHUNK_DIGITS_MAX"]
     assert chunk == http1_body._SIZE_DIGITS_MAX
 

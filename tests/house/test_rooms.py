@@ -23,7 +23,7 @@ ALLOWED = {
     "flows": ("abi", "hot", "counters"),
     "hot": (),
     "kernel": ("abi", "hot.ring", "errors", "counters"),
-    "protocols": ("flows.vocabulary",),
+    "protocols": ("flows.vocabulary", "hot.http2"),
     "spans": ("flows.vocabulary", "hot.cells", "counters", "errors"),
 }
 # What may be imported before it is needed: the rest is heavy, or is for development only.

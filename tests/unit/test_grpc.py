@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.wire.http2 import (
     END_STREAM,
@@ -142,24 +144,85 @@ def test_timeouts(value: bytes, seconds: float | None) -> None:
     assert grpc.timeout_seconds(value) == (None if seconds is None else pytest.approx(seconds))
 
 
+def exchange_of(body: list[tuple[bytes, int]]) -> Exchange:
+    """A call whose request is the pieces of ``body``, each with bytes behind that are not seen."""
+    c, s, begins, answers = hello()
+    wire = Wire().open().send(CLIENT, begins + c.head(1, calls("/p.S/Up")))
+    for seen, unseen in body:
+        piece = data(1, seen + bytes(unseen))
+        wire.send(CLIENT, piece, captured=len(piece) - unseen)
+    wire.send(CLIENT, data(1, b"", END_STREAM))
+    wire.send(SERVER, answers + s.head(1, [*GRPC_HEAD, *grpc_trailers(0)], END_STREAM))
+    (exchange,) = read(wire)
+    return exchange
+
+
+def counted(exchange: Exchange) -> tuple[object, object]:
+    get = exchange.attributes.get
+    return get("otelauto.rpc.request.messages"), get("otelauto.rpc.request.size")
+
+
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 300), max_size=8), st.lists(st.integers(0, 1000), max_size=10))
 def test_messages_are_counted_however_they_are_cut(sizes: list[int], cuts: list[int]) -> None:
     body = b"".join(message(size) for size in sizes)
-    counted = grpc.Messages()
-    at = 0
+    pieces, at = [], 0
     for cut in sorted({min(cut, len(body)) for cut in cuts} | {len(body)}):
-        counted.feed(body[at:cut])
+        pieces.append((body[at:cut], 0))
         at = cut
-    assert (counted.count, counted.size, counted.exact) == (len(sizes), sum(sizes), True)
-    assert counted.proved is bool(sizes)
+    assert counted(exchange_of(pieces)) == (len(sizes), sum(sizes))
+
+
+WEB = [message(10), message(20), b"\x80\0\0\0\x10grpc-status: 5\r\n"]
+CONNECT = [message(10), message(20), b'\2\0\0\0\x1e{"error":{"code":"not_found"}}']
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1000])
+@pytest.mark.parametrize(
+    ("kind", "system", "parts"),
+    [("grpc-web+proto", "grpc", WEB),
+     ("grpc-web-text+proto", "grpc", [base64.b64encode(part) for part in WEB]),
+     ("grpc-web-text", "grpc", [base64.b64encode(b"".join(WEB))]),
+     ("connect+json", "connectrpc", CONNECT)],
+)  # fmt: skip
+def test_the_last_message_tells_how_a_call_ended(
+    kind: str, system: str, parts: list[bytes], step: int
+) -> None:
+    c, s, begins, answers = hello()
+    asked, said = message(4), b"".join(parts)
+    if "text" in kind:
+        asked = base64.b64encode(asked)
+    content = ("content-type", f"application/{kind}")
+    head = [*asks("/p.S/Get", "POST"), content]
+    wire = Wire().open().send(CLIENT, begins + c.head(1, head) + data(1, asked, END_STREAM))
+    wire.send(SERVER, answers + s.head(1, says(200, content)))
+    for at in range(0, len(said), step):
+        wire.send(SERVER, data(1, said[at : at + step]))
+    (exchange,) = read(wire.send(SERVER, data(1, b"", END_STREAM)))
+    expected = {
+        "rpc.system.name": system, "rpc.method": "p.S/Get", "rpc.response.status_code": "NOT_FOUND",
+        "otelauto.rpc.request.messages": 1, "otelauto.rpc.request.size": 4,
+        "otelauto.rpc.response.messages": 2, "otelauto.rpc.response.size": 30,
+    }  # fmt: skip
+    assert expected.items() <= exchange.attributes.items()
+
+
+@pytest.mark.parametrize("body", [b"AAAA*AAA", b"A===", b"AA=A", b"====", b"AAA\n"])
+def test_a_text_form_that_is_none(body: bytes) -> None:
+    """Nothing is counted, nor where bytes of it are missing."""
+    for said, captured in ((body, None), (base64.b64encode(message(60)), 30)):
+        c, s, begins, answers = hello()
+        content = ("content-type", "application/grpc-web-text")
+        wire = Wire().open().send(CLIENT, begins + c.head(1, [*asks("/p.S/Up", "POST"), content]))
+        wire.send(CLIENT, data(1, said), captured).send(CLIENT, data(1, b"", END_STREAM))
+        wire.send(SERVER, answers + s.head(1, [*GRPC_HEAD, *grpc_trailers(0)], END_STREAM))
+        (exchange,) = read(wire)
+        assert exchange.attributes["rpc.response.status_code"] == "OK"
+        assert counted(exchange) == (None, None)
 
 
 def test_bytes_that_were_not_seen() -> None:
-    counted = grpc.Messages()
-    counted.feed(message(100)[:50])
-    counted.skip(55)
-    assert counted.exact
-    counted.feed(message(3))
-    counted.skip(1)
-    assert not counted.exact
-    assert not counted.proved
+    begun = message(100)[:50]
+    assert counted(exchange_of([(begun, 55)])) == (1, 100)
+    assert counted(exchange_of([(begun, 55), (message(3), 0)])) == (2, 103)
+    assert counted(exchange_of([(begun, 55), (message(3), 1)])) == (None, None)

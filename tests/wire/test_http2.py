@@ -10,13 +10,17 @@ from itertools import accumulate
 import pytest
 from tests.wire.battery import Cut, pieces
 from tests.wire.http2 import (
+    CONTINUATION,
+    END_HEADERS,
     END_STREAM,
+    HEADERS,
     TALKS,
     Fact,
     Talk,
     asks,
     data,
     facts,
+    frame,
     hello,
     many_with_tables,
     says,
@@ -248,6 +252,17 @@ def test_a_head_that_was_cut_says_so() -> None:
     assert reader.counters.get(meanings.HEADS_TRUNCATED) == 1
 
 
+def test_a_connection_may_carry_both_schemes() -> None:
+    """As behind a proxy: the port that is not written is the scheme's."""
+    c, s, begins, answers = hello()
+    wire = Wire().open().send(CLIENT, begins).send(SERVER, answers)
+    for number, scheme in ((1, "http"), (3, "https"), (5, "http")):
+        fields = [(":method", "GET"), (":scheme", scheme), (":path", "/"), (":authority", "shop")]
+        wire.send(CLIENT, c.head(number, fields, END_STREAM))
+        wire.send(SERVER, s.head(number, says(200), END_STREAM))
+    assert [e.attributes["server.port"] for e in read(wire)] == [80, 443, 80]
+
+
 def test_more_streams_than_are_kept() -> None:
     c, _, begins, _ = hello()
     wire = Wire().open().send(CLIENT, begins)
@@ -258,6 +273,23 @@ def test_more_streams_than_are_kept() -> None:
     assert {e.incomplete for e in reader.exchanges} == {"lost"}
     reader.flows.close()
     assert len(reader.exchanges) == 5000
+
+
+def test_more_bytes_than_are_kept_of_open_streams() -> None:
+    c, _, begins, _ = hello()
+    wire = Wire().open().send(CLIENT, begins)
+    for n in range(120):
+        path = f"/{n}/".ljust(60_000, "x")
+        wire.send(CLIENT, frame(HEADERS, END_STREAM, 2 * n + 1, c.block(asks(path), False)[:16000]))
+        rest = c.block(asks(path), False)[16000:]
+        for at in range(0, len(rest), 16000):
+            flags = END_HEADERS if at + 16000 >= len(rest) else 0
+            wire.send(CLIENT, frame(CONTINUATION, flags, 2 * n + 1, rest[at : at + 16000]))
+    reader = Reader().feed(wire.records)
+    assert 40 < len(reader.exchanges) < 60
+    assert {e.incomplete for e in reader.exchanges} == {"lost"}
+    reader.flows.close()
+    assert len(reader.exchanges) == 120
 
 
 @pytest.mark.parametrize("segments", [20, 1000])

@@ -138,29 +138,38 @@ class Connection:
     def adoptable(self) -> bool:
         """Whether compiled code can go on from here, knowing the offsets and nothing else."""
         conversation = self._conversation
-        return (
-            conversation is not None
-            and conversation.rests()
-            and self._stay <= 0
-            and not (self._generous or self._desyncs or self.missing)
-        )
+        if conversation is None or not conversation.rests() or self._stay > 0:
+            return False
+        if isinstance(conversation, Multiplexed):  # it bears what is missing, wherever it is read
+            return not self._desyncs
+        return not (self._generous or self._desyncs or self.missing)
 
     def adopt(self, lane: Lane, peer: bytes) -> None:
         """Let ``lane`` read on. ``peer`` is how its spans name the peer."""
-        endpoint = self._endpoint
+        endpoint, conversation = self._endpoint, self._conversation
         if endpoint is None:
             return
-        tally = endpoint.tally = endpoint.tally or Tally(endpoint)
-        if self._has_own_verdict(endpoint):
-            tally.followers.add(self)
+        tally = session = None
+        if isinstance(conversation, Multiplexed):
+            session = conversation.lend()
+        else:
+            tally = endpoint.tally = endpoint.tally or Tally(endpoint)
+            if self._has_own_verdict(endpoint):
+                tally.followers.add(self)
         lane.adopt(
             self.cookie, self.sequence, self.streams[0].end, self.streams[1].end,
             self._request_direction, self.tgid, self.last_ns,
-            self.ends[0].family is Family.UNIX, tally, peer,
+            self.ends[0].family is Family.UNIX, peer, tally, session,
         )  # fmt: skip
 
+    def describe(self, entry: Entry, last_ns: int) -> None:
+        """Publish an exchange that the lane has read and cannot publish."""
+        self.last_ns = last_ns
+        if isinstance(self._conversation, Multiplexed):
+            self._conversation.hand_on([entry])
+
     def resume(self, sequence: int, offsets: tuple[int, int], last_ns: int, exchanges: int) -> None:
-        """The lane leaves the connection here, between two exchanges.
+        """The lane leaves the connection here, between two exchanges where they do not overlap.
 
         ``exchanges``: how many it has read. If they are few it is not asked again soon, and each
         time less so; -1 if it is to have the connection back at once.
@@ -171,7 +180,9 @@ class Connection:
             self._endpoint.tally.followers.discard(self)
         for stream, offset in zip(self.streams, offsets, strict=True):
             stream.restart(offset)
-        if exchanges >= 0:
+        if isinstance(self._conversation, Multiplexed):  # nothing was read twice
+            self._conversation.resume(exchanges)
+        elif exchanges >= 0:
             self._ejections = 0 if exchanges >= WORTHWHILE else self._ejections + 1
             self._stay = min(1 << self._ejections, STAY_MAX)
 
@@ -253,7 +264,8 @@ class Connection:
             return
         window = stream.window()
         at_start = stream.position == 0 and not self._midstream
-        recognizer, likeness = self._likeness(window, at_start)
+        known = self._recognizer if self._state is State.LOST else None
+        recognizer, likeness = self._hub.recognize(window, at_start, known)
         undecided = likeness is Likeness.MAYBE and not stream.hole() and len(window) < LOOK_MAX
         self._candidates[direction] = undecided
         if undecided:
@@ -268,18 +280,6 @@ class Connection:
                 stream.discard()
         else:
             self._pass_turn(stream, likeness)
-
-    def _likeness(self, window: bytes, at_start: bool) -> tuple[Recognizer | None, Likeness]:
-        """The protocol that recognises ``window``; MAYBE if one still may."""
-        maybe = Likeness.NO
-        known = self._recognizer if self._state is State.LOST else None
-        for recognizer in (known,) if known is not None else self._hub.protocols:
-            likeness = recognizer.recognize(window, at_start)
-            if likeness in (Likeness.REQUEST, Likeness.RESPONSE):
-                return recognizer, likeness
-            if likeness is Likeness.MAYBE:
-                maybe = likeness
-        return None, maybe
 
     def _pass_turn(self, stream: ByteStream, likeness: Likeness) -> None:
         """Nothing begins here."""

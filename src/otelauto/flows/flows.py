@@ -18,7 +18,7 @@ from otelauto.flows.connection import Connection
 from otelauto.flows.endpoints import Endpoints
 from otelauto.flows.hub import Hub
 from otelauto.flows.records import BadRecordError, decode
-from otelauto.flows.vocabulary import Address, Exchange, Family, Recognizer, Side, Verdict
+from otelauto.flows.vocabulary import Address, Entry, Exchange, Family, Recognizer, Side, Verdict
 from otelauto.hot.lane import Lane
 
 QUIET_NS = 500_000_000  # silence that ends what only silence can end
@@ -77,7 +77,7 @@ class Flows:
         self._lane = lane
         self._admit = admit
         if lane is not None:
-            lane.rest, lane.resume = self._read, self._resume
+            lane.rest, lane.resume, lane.describe = self._read, self._resume, self._describe
         self._counters = counters
         self._connections_max = connections_max
         self._endpoints = Endpoints()
@@ -161,6 +161,10 @@ class Flows:
         self._connections[cookie].resume(sequence, offsets, last_ns, exchanges)
         for record in records:
             self._read(record)
+
+    def _describe(self, cookie: int, last_ns: int, entry: Entry) -> None:
+        """The lane gives an exchange back that overlaps with others."""
+        self._connections[cookie].describe(entry, last_ns)
 
     def _reclaim(self, cookie: int) -> Connection:
         """The connection, which the lane has no longer."""

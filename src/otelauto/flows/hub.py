@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from otelauto.counters import Counters
 from otelauto.flows.endpoints import Endpoints
-from otelauto.flows.vocabulary import Exchange, Recognizer
+from otelauto.flows.vocabulary import Exchange, Likeness, Recognizer
 
 if TYPE_CHECKING:
     from otelauto.flows.connection import Connection
@@ -24,3 +24,16 @@ class Hub:
     deliver: Callable[[Exchange], None]
     endpoints: Endpoints
     unread: Callable[[Connection], None]  # told once when a connection becomes IGNORED
+
+    def recognize(
+        self, window: bytes, at_start: bool, known: Recognizer | None
+    ) -> tuple[Recognizer | None, Likeness]:
+        """The protocol that recognises ``window``; MAYBE if one still may. ``known``: only that."""
+        maybe = Likeness.NO
+        for recognizer in (known,) if known is not None else self.protocols:
+            likeness = recognizer.recognize(window, at_start)
+            if likeness in (Likeness.REQUEST, Likeness.RESPONSE):
+                return recognizer, likeness
+            if likeness is Likeness.MAYBE:
+                maybe = likeness
+        return None, maybe

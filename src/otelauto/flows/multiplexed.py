@@ -15,6 +15,7 @@ from otelauto.counters import Counters
 from otelauto.flows import meanings
 from otelauto.flows.stream import ByteStream
 from otelauto.flows.vocabulary import Desync, Entry, MultiplexParser, Role
+from otelauto.hot.http2 import Session
 
 # So many bytes passed with fewer exchanges than that: bulk data.
 BULK_LOOK = 4 << 20
@@ -64,8 +65,24 @@ class Multiplexed:
         return False
 
     def rests(self) -> bool:
-        """Compiled code cannot read in its place."""
-        return False
+        """Whether compiled code can read in its place."""
+        if self.parser.compiled() is None:
+            return False
+        return all(stream.rests() for stream in self._streams.values())
+
+    def lend(self) -> Session | None:
+        """What compiled code reads on with, now that everything rests."""
+        session: Session | None = self.parser.compiled()
+        if session is not None:
+            session.take_passed()
+        return session
+
+    def resume(self, exchanges: int) -> None:
+        """Compiled code is done, and has published ``exchanges`` itself."""
+        session = self.parser.compiled()
+        self._exchanges += exchanges
+        if session is not None:
+            self._pass(session.take_passed())
 
     def missed(self) -> None:
         """A record was lost: the offsets of the next one, if any, say whether bytes are missing."""
@@ -93,10 +110,13 @@ class Multiplexed:
             parser.unmatched = 0
         if parser.finished:
             self._losses = 0
-            self._hand_on()
+            self._hand_on_finished()
         elif self._losses > LOSSES_MAX:
             raise Desync("no place to read from")
-        self._passed += segment.length
+        self._pass(segment.length)
+
+    def _pass(self, length: int) -> None:
+        self._passed += length
         if self._passed >= BULK_LOOK:
             self._look_for_bulk()
 
@@ -107,12 +127,15 @@ class Multiplexed:
             self._bulk = bulk
             self._copy_bulk(bulk)
 
-    def _hand_on(self) -> None:
-        parser = self.parser
-        finished, parser.finished = parser.finished, []
+    def _hand_on_finished(self) -> None:
+        finished, self.parser.finished = self.parser.finished, []
+        self.hand_on(finished)
+
+    def hand_on(self, finished: list[Entry]) -> None:
+        """Publish exchanges."""
         self._exchanges += len(finished)
         for entry in finished:
-            self._publish(parser, entry, entry.incomplete)
+            self._publish(self.parser, entry, entry.incomplete)
 
     def quiet(self) -> None:
         """Nothing has passed for a while."""
@@ -130,6 +153,6 @@ class Multiplexed:
         if not self._missed:  # or what was lost may have told of a failure
             self.parser.settle()
         left = self.parser.abandon()
-        self._hand_on()
+        self._hand_on_finished()
         for entry in left:
             self._publish(self.parser, entry, entry.incomplete or reason)

@@ -159,6 +159,10 @@ class ByteStream:
                 return time
         return marks[-1][1] if marks else 0
 
+    def piece_end(self, offset: int) -> int:
+        """Where what passed together with the byte at ``offset``, which passed, ends."""
+        return next(end for end, _, _, _ in self._marks if offset < end)
+
     def sequence_at(self, offset: int) -> int:
         """Raw TCP sequence number of the byte at ``offset``, 0 if not known."""
         for end, _, first, tcp_sequence in self._marks:

@@ -162,15 +162,10 @@ class Likeness(enum.Enum):
 
 
 class Segment(Protocol):
-    """What a parser may know of the last bytes of a stream: where they begin, who moved them, when.
-
-    ``time`` is in ns of CLOCK_BOOTTIME.
-    """
+    """What a parser may know of the last bytes of a stream: where they begin and who moved them."""
 
     @property
     def offset(self) -> int: ...
-    @property
-    def time(self) -> int: ...
     @property
     def tgid(self) -> int: ...
     @property
@@ -207,6 +202,10 @@ class Stream(Protocol):
 
     def time_at(self, offset: int) -> int:
         """Boot-clock ns at which the byte at ``offset`` (>= position - 1) passed."""
+        ...
+
+    def piece_end(self, offset: int) -> int:
+        """Where what passed together with the byte at ``offset``, which passed, ends."""
         ...
 
     def sequence_at(self, offset: int) -> int:
@@ -349,6 +348,10 @@ class MultiplexParser(Protocol):
 
         What turns out to be whole without more is ``finished``.
         """
+        ...
+
+    def compiled(self) -> Any:
+        """What compiled code (hot/) can read on with in this one's place; ``None``: it cannot."""
         ...
 
     def describe(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is compiled: the ring walk, the fast lane of plain HTTP/1 exchanges, what they count in."""
+"""What is compiled: the ring walk, the fast lane of plain exchanges, HTTP/2, what is counted."""

@@ -7,6 +7,7 @@ from libc.stdlib cimport calloc, free
 
 from otelauto.hot.contract cimport Segment
 from otelauto.hot.http1 cimport Request, Response
+from otelauto.hot.ledger cimport Party, release as release_party
 
 cdef enum Phase:
     REST  # between two exchanges
@@ -27,17 +28,12 @@ cdef struct Connection:
     uint64_t last_ns
     uint32_t sequence  # expected next
     uint32_t exchanges  # whole ones since the adoption
-    uint32_t tgid
     uint8_t asks  # the direction of requests
     uint8_t phase
     bint af_unix
-    PyObject* tally  # owned
-    PyObject* peer  # encoded attributes, bytes, owned
-    uint64_t generation  # of the three that follow
-    uint32_t service
-    uint32_t host
-    PyObject* host_text  # bytes, owned
-    # The exchange in progress.
+    PyObject* tally  # owned, None of HTTP/2
+    PyObject* session  # of HTTP/2, owned; NULL: HTTP/1, and there is an exchange in progress
+    Party party
     uint64_t boundary[2]  # offsets at its beginning
     uint64_t boundary_ns  # last_ns then
     uint64_t start_ns
@@ -123,7 +119,7 @@ cdef inline void remove(Table* table, Connection* c) noexcept nogil:
 cdef inline void release(Connection* c) noexcept:
     """Free a connection that is in no table."""
     Py_XDECREF(c.tally)
-    Py_XDECREF(c.peer)
-    Py_XDECREF(c.host_text)
+    Py_XDECREF(c.session)
+    release_party(&c.party)
     free(c.records)
     free(c)

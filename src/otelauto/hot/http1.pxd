@@ -207,14 +207,30 @@ cdef inline uint8_t method_of(const uint8_t* word, uint32_t size) noexcept nogil
     return 0
 
 
+cdef inline bint read_target(Span* path, Span target, bint queries) noexcept nogil:
+    """The path of a plain request target. ``queries``: a query is not plain."""
+    cdef uint32_t i
+    path[0] = target
+    if target.size == 0 or target.at[0] != 47:
+        return False
+    for i in range(target.size):
+        if target.at[i] - 0x21u >= 0x5eu:
+            return False
+        if path.size == target.size and (target.at[i] == 63 or target.at[i] == 35):
+            if queries:
+                return False
+            path.size = i
+    return True
+
+
 cdef inline bint read_request(
     Request* request, const uint8_t* data, uint32_t size, bint queries
 ) noexcept nogil:
     """A whole plain request head at the front of ``data``. ``queries``: a query is not plain."""
     cdef const uint8_t* space = <const uint8_t*> memchr(data, 32, size if size < 8 else 8)
     cdef const uint8_t* newline
-    cdef const uint8_t* at
     cdef const uint8_t* version
+    cdef Span target
     if space == NULL:
         return False
     request.method = method_of(data, <uint32_t> (space - data))
@@ -226,20 +242,9 @@ cdef inline bint read_request(
     if memcmp(version - 1, b" HTTP/1.", 8) != 0 or version[7] - 48u > 1u:
         return False
     request.version_1_0 = version[7] == 48
-    at = request.path.at = space + 1
-    if at[0] != 47:
+    target.at, target.size = space + 1, <uint32_t> (version - 1 - (space + 1))
+    if not read_target(&request.path, target, queries):
         return False
-    request.path.size = 0
-    while at < version - 1:
-        if at[0] - 0x21u >= 0x5eu:
-            return False
-        if request.path.size == 0 and (at[0] == 63 or at[0] == 35):
-            if queries:
-                return False
-            request.path.size = <uint32_t> (at - request.path.at)
-        at += 1
-    if request.path.size == 0:
-        request.path.size = <uint32_t> (at - request.path.at)
     request.head = read_fields(&request.fields, data, <uint32_t> (newline - data) + 1, size, True)
     return request.head != 0 and request.fields.host.size != 0
 

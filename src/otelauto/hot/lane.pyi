@@ -4,7 +4,9 @@ from typing import Protocol
 
 from otelauto.flows.connection import Connection
 from otelauto.flows.endpoints import Endpoint
+from otelauto.flows.vocabulary import Entry
 from otelauto.hot.cells import Epoch, Hits
+from otelauto.hot.http2 import Session
 from otelauto.hot.ring import Sink
 from otelauto.hot.rows import Row
 from otelauto.hot.spans import Writer
@@ -39,6 +41,7 @@ class Lane(Sink):
 
     rest: Callable[[memoryview], None]
     resume: Callable[[int, int, tuple[int, int], int, list[bytes], int], None]
+    describe: Callable[[int, int, Entry], None]
     defect: Callable[[Exception], None] | None
     @property
     def exchanges(self) -> int:
@@ -64,8 +67,9 @@ class Lane(Sink):
         first record ``rest`` must be set, which takes the records that are not the lane's, and
         ``resume``, which takes connections back: cookie, number of the next record, offsets,
         time of the last record, the records since then, and how many exchanges there were since the
-        adoption (-1: this one is only to be described). ``defect`` is told of exceptions; without
-        it they are raised.
+        adoption (-1: this one is only to be described). And ``describe``, which takes exchanges of
+        HTTP/2 that no row is known for: cookie, time of the last record, the exchange.
+        ``defect`` is told of exceptions; without it they are raised.
         """
 
     def feed(self, record: bytes | memoryview) -> None:
@@ -81,10 +85,13 @@ class Lane(Sink):
         tgid: int,
         last_ns: int,
         af_unix: bool,
-        tally: Tally,
         peer: bytes,
+        tally: Tally | None,
+        session: Session | None,
     ) -> bool:
         """Read a connection from here on; ``False`` if there is no room.
+
+        It is of HTTP/1 and has a ``tally``, or of HTTP/2 and has a ``session``.
 
         ``sequence`` is the number of its next record, ``received`` and ``sent`` are the offsets at
         which the directions go on, ``asks`` is the direction of requests, ``peer`` the attributes
@@ -109,7 +116,8 @@ class Lane(Sink):
     def take_counts(self) -> dict[str, int]:
         """Exchanges since the last call by what their rows and routes are counted as.
 
-        (``"route"``: the service has no room for its route.)
+        (``"route"``: the service has no room for its route.) And by ``"unmatched"`` and
+        ``"desync"`` responses without a request, and places lost.
         """
 
     def take_spans(self) -> list[tuple[Service, int, memoryview]]:

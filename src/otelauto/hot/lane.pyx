@@ -1,64 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast lane: plain HTTP/1 exchanges from record to histogram and span without Python objects.
+"""The fast lane: plain exchanges from record to histogram and span without Python objects.
 
 A connection that the general reader (flows/) follows is *adopted* while it is at rest. Whatever
 happens on it that is not a plain exchange *ejects* it: the general reader is put back to the last
 boundary between exchanges, gets the records since, and goes on. So nothing is decided here that is
 not plain, and no half-done state is handed over.
 
-What exchanges of one kind come to is not worked out here either. The first of a kind is ejected,
-described by the Python code, and what came of it is remembered as a row.
+What exchanges of one kind come to is not worked out here either (see ledger.pyx): the first of a
+kind is ejected.
+
+A connection of HTTP/2 has a reader of its own (http2.pyx), which it shares with the general path:
+nothing is put back. Its exchanges that are not plain, and the first of each kind, are described by
+the Python code one by one.
 """
 
 from cpython.buffer cimport PyBUF_READ
-from cpython.bytes cimport (
-    PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
-)
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from cpython.ref cimport Py_INCREF, PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memset
+from libc.string cimport memset
 
 from otelauto.hot cimport connections
-from otelauto.hot.cells cimport Epoch, Hits
+from otelauto.hot.cells cimport Epoch
 from otelauto.hot.connections cimport Connection, Phase, Table
 from otelauto.hot.contract cimport (
     CAPTURE_MAX, FLAG_TAIL, FLAG_TRUNCATED, FLAG_TURN_START, FLAG_UNREAD, RECORD_SEGMENT, Segment,
 )
 from otelauto.hot.exchange cimport chunk_byte, grow, keep, rebase
 from otelauto.hot.http1 cimport read_request, read_response
-from otelauto.hot.http1 cimport Span as Text
 from otelauto.hot.ring cimport Sink
-from otelauto.hot.rows cimport Key, PathSlot, Row, Rows
-from otelauto.hot.spans cimport Batch, Variable, Writer
+from otelauto.hot.http2 cimport Session, Taken
+from otelauto.hot.http2_rows cimport publish_exchange
+from otelauto.hot.ledger cimport (
+    CLIENT, REQUEST_SIZE, RESPONSE_SIZE, VERSION_1_0, Ledger,
+)
+from otelauto.hot.rows cimport Key, Row
+from otelauto.hot.spans cimport Variable, Writer
+from otelauto.hot.streams cimport Exchange, Moved, discard
 
 cdef enum:
     PLAIN_FLAGS = FLAG_TURN_START | FLAG_TAIL | FLAG_UNREAD | FLAG_TRUNCATED
-    CLIENT = 1  # bits of a key
-    VERSION_1_0 = 2
-    REQUEST_SIZE = 4
-    RESPONSE_SIZE = 8
+    BULK_LOOK = 4194304  # bytes of HTTP/2, after which flows/ looks what they are
     ROOM_KEPT_MAX = 512  # bytes, of a connection at rest: there may be tens of thousands
-
-
-cdef inline void measure(Row row, const Variable* v) noexcept:
-    if row.duration is not None:
-        row.duration.add(<double> (v.end_ns - v.start_ns) / 1e9)
-    if row.request_size is not None:
-        row.request_size.add(<double> v.request_size)
-    if row.response_size is not None:
-        row.response_size.add(<double> v.response_size)
-
-
-cdef inline int exemplify(Row row, const Variable* v, const uint8_t* ids) except -1:
-    if row.duration is not None:
-        row.duration.note(<double> (v.end_ns - v.start_ns) / 1e9, v.end_ns, ids)
-    if row.request_size is not None:
-        row.request_size.note(<double> v.request_size, v.end_ns, ids)
-    if row.response_size is not None:
-        row.response_size.note(<double> v.response_size, v.end_ns, ids)
-    return 0
 
 
 cdef class Tally:
@@ -84,24 +69,14 @@ cdef class Lane(Sink):
 
     cdef Table table
     cdef uint32_t most
-    cdef Epoch epoch
-    cdef uint64_t seen  # value of the epoch that everything remembered is of
-    cdef Rows rows
-    cdef Writer writer  # None: no spans are wanted
+    cdef Ledger ledger
     cdef bint queries
-    cdef object resolver
     cdef public object rest  # takes every other record
     cdef public object resume
+    cdef public object describe
     cdef public object defect
-    cdef list services
-    cdef dict numbers
-    cdef list batches  # of the services by number
-    cdef list finished
     cdef list tallies
-    cdef Key wanted
-    cdef bint wants
-    cdef readonly int64_t exchanges
-    cdef dict counts
+    cdef bint leaves  # the connection at hand, after this segment
 
     def __cinit__(self, resolver, Epoch epoch, uint32_t most, bint queries, Writer writer,
                   bint by_shape):
@@ -109,15 +84,10 @@ cdef class Lane(Sink):
         if self.table.slots == NULL:
             raise MemoryError
         self.table.size = 64
-        self.resolver = resolver
-        self.epoch = epoch
-        self.seen = epoch.value
         self.most = most
         self.queries = queries
-        self.writer = writer
-        self.rows = Rows(resolver.route, by_shape)
-        self.services, self.numbers, self.batches = [], {}, []
-        self.finished, self.tallies, self.counts = [], [], {}
+        self.ledger = Ledger(resolver, epoch, writer, by_shape)
+        self.tallies = []
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -139,11 +109,11 @@ cdef class Lane(Sink):
             if not self.take(data, size):
                 self.rest(PyMemoryView_FromMemory(<char*> data, size, PyBUF_READ))
         except Exception as error:
-            self.wants = False
+            self.ledger.wants = False
             if self.defect is None:
                 raise
             self.defect(error)
-        self.wants = False
+        self.ledger.wants = False
         return 0
 
     cdef bint take(self, const uint8_t* data, uint32_t size) except -1:
@@ -167,10 +137,12 @@ cdef class Lane(Sink):
     cdef bint step(self, Connection* c, const Segment* s, const uint8_t* payload) except -1:
         cdef uint8_t d = s.direction
         cdef bint plain = False
-        if (s.sequence != c.sequence or s.offset != c.offset[d] or s.tgid != c.tgid
+        if (s.sequence != c.sequence or s.offset != c.offset[d] or s.tgid != c.party.tgid
                 or s.unseen or not s.length or s.flags & ~PLAIN_FLAGS):
             return False
-        if c.phase == Phase.REST:
+        if c.session != NULL:
+            plain = self.frames(c, s, payload)
+        elif c.phase == Phase.REST:
             plain = d == c.asks and self.begin(c, s, payload)
         elif c.phase == Phase.REQUEST_BODY:
             plain = d == c.asks and self.body(c, s, Phase.WAITING)
@@ -190,6 +162,9 @@ cdef class Lane(Sink):
         c.sequence += 1
         c.offset[d] += s.length
         c.last_ns = s.time
+        if self.leaves:
+            self.leaves = False
+            self.eject(c)
         return True
 
     cdef bint begin(self, Connection* c, const Segment* s, const uint8_t* payload) except -1:
@@ -261,19 +236,46 @@ cdef class Lane(Sink):
                 return at == s.length and self.finish(c, s.time, c.decoded)
         return keep(c, s, s.captured)
 
+    # ---- HTTP/2 ----
+
+    cdef bint frames(self, Connection* c, const Segment* s, const uint8_t* payload) except -1:
+        """Its own reader takes the segment in any case; the connection may go after it."""
+        cdef Session session = <Session> c.session
+        cdef Moved moved
+        cdef Exchange* x
+        cdef int became
+        moved.time, moved.tcp_sequence = s.time, s.tcp_sequence
+        moved.tgid, moved.tid = s.tgid, s.tid
+        became = session.take(
+            s.direction == c.asks, payload, s.captured, s.length - s.captured, &moved
+        )
+        if session.streams.unmatched:
+            self.ledger.tell("unmatched", session.take_unmatched())
+        x = session.streams.shift()
+        while x != NULL:
+            try:
+                if publish_exchange(self.ledger, &c.party, x, c.asks, self.queries):
+                    c.exchanges += 1
+                else:
+                    self.describe(c.cookie, s.time, session.streams.described(x))
+            finally:
+                self.ledger.wants = False
+                discard(x)
+            x = session.streams.shift()
+        if became != Taken.READ:
+            self.ledger.tell("desync", 1)
+        self.leaves = became != Taken.READ or session.passed >= BULK_LOOK
+        return True
+
     # ---- exchanges ----
 
     cdef bint finish(self, Connection* c, uint64_t end_ns, uint64_t response_size) except -1:
         """The exchange is whole; false: what comes of its kind is not known."""
+        cdef Tally tally = <Tally> c.tally
         cdef Key key
-        cdef PathSlot* path = NULL
-        cdef PyObject* found
-        if self.epoch.value != self.seen or self.rows.full:
-            self.forget()
-        if c.generation != self.seen and not self.locate(c):
-            return False
+        cdef Variable v
         memset(&key, 0, sizeof(key))
-        key.service = c.service
+        memset(&v, 0, sizeof(v))
         key.status = c.response.status
         key.method = c.request.method
         key.bits = (
@@ -282,58 +284,22 @@ cdef class Lane(Sink):
             | (REQUEST_SIZE if c.request.fields.has_length else 0)
             | (0 if c.response.bodiless else RESPONSE_SIZE)
         )
-        if c.asks or self.writer is not None:
-            key.host = self.host(c)
-        if not c.asks:
-            path = self.rows.path(c.service, self.services[c.service], c.request.path)
-            key.route = path.route
-        found = self.rows.find(&key)
-        if found == NULL:
-            self.wanted, self.wants = key, True
-            return False
-        if path != NULL:
-            if path.hits != NULL:
-                (<Hits> path.hits).count += 1
-            if path.overflowed:
-                self.tell("route")
-        self.count(c, <Row> found, end_ns, response_size)
-        self.reset(c)
-        return True
-
-    cdef int count(
-        self, Connection* c, Row row, uint64_t end_ns, uint64_t response_size
-    ) except -1:
-        cdef Tally tally = <Tally> c.tally
-        cdef Variable v
-        if end_ns < c.start_ns:
-            end_ns = c.start_ns
-        v.start_ns, v.end_ns = c.start_ns, end_ns
+        v.start_ns, v.end_ns = c.start_ns, max(c.start_ns, end_ns)
         v.request_size, v.response_size = c.request.fields.length, response_size
-        measure(row, &v)
-        if row.counted is not None:
-            for what in row.counted:
-                self.tell(what)
-        self.exchanges += 1
+        v.path, v.user_agent = c.request.path, c.request.fields.user_agent
+        v.traceparent = c.request.fields.traceparent
+        v.has_request_size = c.request.fields.has_length
+        v.has_response_size = not c.response.bodiless
+        if not self.ledger.publish(&c.party, &key, c.request.path, c.request.fields.host, &v):
+            return False
         c.exchanges += 1
         if tally.exchanges == 0:
             self.tallies.append(tally)
         tally.exchanges += 1
         if c.response.head > tally.largest_response:
             tally.largest_response = c.response.head
-        if row.template is not None:
-            v.path, v.user_agent = c.request.path, c.request.fields.user_agent
-            v.traceparent = c.request.fields.traceparent
-            v.has_request_size = c.request.fields.has_length
-            v.has_response_size = not c.response.bodiless
-            if self.writer.write(
-                <Batch> self.batches[c.service], row.template, <bytes> c.peer, &v
-            ) and self.writer.exemplars:
-                exemplify(row, &v, self.writer.written)
-        return 0
-
-    cdef int tell(self, what) except -1:
-        self.counts[what] = self.counts.get(what, 0) + 1
-        return 0
+        self.reset(c)
+        return True
 
     cdef void reset(self, Connection* c) noexcept:
         """At rest again."""
@@ -344,78 +310,43 @@ cdef class Lane(Sink):
             free(c.records)
             c.records, c.room = NULL, 0
 
-    cdef bint locate(self, Connection* c) except -1:
-        """The number of the connection's service; false if it has none."""
-        number = self.numbers.get(c.tgid)
-        if number is None:
-            service = self.resolver.service(c.tgid)
-            if service is None:
-                return False
-            if service in self.numbers:
-                number = self.numbers[service]
-            else:
-                number = self.numbers[service] = len(self.services)
-                self.services.append(service)
-                self.batches.append(Batch(service))
-            self.numbers[c.tgid] = number
-        c.service = number
-        c.host = 0
-        c.generation = self.seen
-        return True
-
-    cdef uint32_t host(self, Connection* c) except 0:
-        cdef Text text = c.request.fields.host
-        if (c.host == 0 or <uint32_t> PyBytes_GET_SIZE(<bytes> c.host_text) != text.size
-                or memcmp(PyBytes_AS_STRING(<bytes> c.host_text), text.at, text.size) != 0):
-            value = PyBytes_FromStringAndSize(<char*> text.at, text.size)
-            c.host = self.rows.host(value)
-            Py_INCREF(value)
-            Py_XDECREF(c.host_text)
-            c.host_text = <PyObject*> value
-        return c.host
-
-    cdef int forget(self) except -1:
-        """Begin anew: services, routes or series are not what they were."""
-        self.seen = self.epoch.value
-        if self.rows.full:
-            self.epoch.value += 1
-            self.seen = self.epoch.value
-        self.rows.clear()
-        self.finished = self.take_spans()
-        self.services, self.numbers, self.batches = [], {}, []
-        return 0
+    @property
+    def exchanges(self):
+        return self.ledger.exchanges
 
     @property
     def wants_row(self):
         """Whether an exchange is being described whose row is to be remembered."""
-        return self.wants
+        return bool(self.ledger.wants)
 
     def learn(self, Row row):
-        if self.wants and self.epoch.value == self.seen:
-            self.rows.put(&self.wanted, row)
-        self.wants = False
+        self.ledger.learn(row)
 
     # ---- connections ----
 
     def adopt(self, uint64_t cookie, uint64_t sequence, uint64_t received, uint64_t sent,
-              uint8_t asks, uint32_t tgid, uint64_t last_ns, bint af_unix, Tally tally, bytes peer):
+              uint8_t asks, uint32_t tgid, uint64_t last_ns, bint af_unix, bytes peer, Tally tally,
+              Session session):
         cdef Connection* c
         if self.table.count >= self.most:
             return False
         c = <Connection*> calloc(1, sizeof(Connection))
         if c == NULL:
             raise MemoryError
-        c.cookie, c.asks, c.tgid = cookie, asks, tgid
+        c.cookie, c.asks, c.party.tgid = cookie, asks, tgid
         c.sequence = <uint32_t> sequence  # modulo 2**32
         c.offset[0], c.offset[1] = received, sent
         c.last_ns, c.af_unix = last_ns, af_unix
-        c.generation = self.seen - 1
+        c.party.generation = self.ledger.seen - 1
         if not connections.put(&self.table, c):
             free(c)
             raise MemoryError
         Py_INCREF(tally)
         Py_INCREF(peer)
-        c.tally, c.peer = <PyObject*> tally, <PyObject*> peer
+        c.tally, c.party.peer = <PyObject*> tally, <PyObject*> peer
+        if session is not None:
+            Py_INCREF(session)
+            c.session = <PyObject*> session
         return True
 
     def take_out(self, uint64_t cookie):
@@ -429,7 +360,7 @@ cdef class Lane(Sink):
         cdef uint32_t at = 0, number = 0
         cdef uint64_t cookie = c.cookie, last_ns = c.last_ns
         cdef uint32_t sequence = c.sequence - c.record_count
-        cdef int64_t exchanges = -1 if self.wants else c.exchanges
+        cdef int64_t exchanges = -1 if self.ledger.wants else c.exchanges
         cdef Segment* s
         offsets = (c.offset[0], c.offset[1])
         if c.record_count:
@@ -469,12 +400,8 @@ cdef class Lane(Sink):
         return tallies
 
     def take_counts(self):
-        counts, self.counts = self.counts, {}
+        counts, self.ledger.counts = self.ledger.counts, {}
         return counts
 
     def take_spans(self):
-        cdef Batch batch
-        taken, self.finished = self.finished, []
-        for batch in self.batches:
-            taken += batch.taken()
-        return taken
+        return self.ledger.take_spans()

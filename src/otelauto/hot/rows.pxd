@@ -9,7 +9,7 @@ from otelauto.hot.spans cimport Template
 
 cdef struct Key:
     uint32_t service
-    uint32_t route
+    uint32_t route  # or the method of a call
     uint32_t host
     uint16_t status
     uint8_t method
@@ -45,7 +45,7 @@ cdef class Rows:
     cdef PathSlot long_path
     cdef bint full  # begin anew before the next exchange
     cdef dict routes
-    cdef dict hosts
+    cdef dict texts
     cdef object route_of
     cdef bint by_shape
     cdef int clear(self) except -1
@@ -55,4 +55,4 @@ cdef class Rows:
     cdef PyObject* find(self, const Key* key) noexcept
     cdef int put(self, const Key* key, Row row) except -1
     cdef PathSlot* path(self, uint32_t service, object owner, Text path) except NULL
-    cdef uint32_t host(self, bytes host) except 0
+    cdef uint32_t text(self, Text text) except 0

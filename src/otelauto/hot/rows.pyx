@@ -18,7 +18,7 @@ cdef enum:
     PATHS_MAX = 4096
     PATH_SLOTS = 8192
     PATH_KEPT_MAX = 256  # bytes; a longer path is looked up each time
-    HOSTS_MAX = 1024
+    TEXTS_MAX = 1024
 
 
 cdef class Row:
@@ -76,7 +76,7 @@ cdef class Rows:
         self.seed = int.from_bytes(os.urandom(8), "little")
         self.kept = []
         self.routes = {}
-        self.hosts = {}
+        self.texts = {}
 
     def __dealloc__(self):
         self.forget_paths()
@@ -102,7 +102,7 @@ cdef class Rows:
         self.forget_paths()
         self.kept = []
         self.routes = {}
-        self.hosts = {}
+        self.texts = {}
         return 0
 
     cdef RowSlot* slot(self, const Key* key) noexcept:
@@ -177,7 +177,8 @@ cdef class Rows:
         self.path_count += 1
         return &self.paths[at]
 
-    cdef uint32_t host(self, bytes host) except 0:
-        """The number of a Host field's value."""
-        self.full |= len(self.hosts) >= HOSTS_MAX
-        return self.hosts.setdefault(host, len(self.hosts) + 1)
+    cdef uint32_t text(self, Text text) except 0:
+        """The number of a Host field's value, or of a method's name."""
+        cdef bytes found = text.at[:text.size]
+        self.full |= len(self.texts) >= TEXTS_MAX
+        return self.texts.setdefault(found, len(self.texts) + 1)

@@ -5,19 +5,29 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from otelauto.hot.http1 cimport Span as Text
 
 cdef struct Variable:
-    # What differs between the spans of one row. A NULL text is absent.
+    # What differs between the spans of one row. A NULL text is absent. Sizes are of bodies, or of
+    # the messages of a call.
     uint64_t start_ns
     uint64_t end_ns
     Text path
     Text user_agent
+    Text message  # of a call's status
     Text traceparent
     bint has_request_size
     bint has_response_size
+    bint has_request_messages
+    bint has_response_messages
+    bint has_timeout
     uint64_t request_size
     uint64_t response_size
+    uint64_t request_messages
+    uint64_t response_messages
+    double timeout
 
 cdef class Names:
     cdef bytes path, user_agent, request_size, response_size
+    cdef bytes request_messages, response_messages, timeout, message
+    cdef size_t size  # of all
 
 cdef class Policy:
     # The trace number of a sampled span is below one of these.

@@ -5,7 +5,15 @@ class Names:
     """Encoded names (KeyValue.key) of the attributes that differ within a row."""
 
     def __init__(
-        self, path: bytes, user_agent: bytes, request_size: bytes, response_size: bytes
+        self,
+        path: bytes,
+        user_agent: bytes,
+        request_size: bytes,
+        response_size: bytes,
+        request_messages: bytes,
+        response_messages: bytes,
+        timeout: bytes,
+        message: bytes,
     ) -> None: ...
 
 class Policy:

@@ -11,24 +11,30 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
 from otelauto.hot.http1 cimport Span as Text, hex_value
-from otelauto.hot.protobuf cimport put_constant, put_fixed64, put_varint, varint_size
+from otelauto.hot.protobuf cimport put_constant, put_double, put_fixed64, put_varint, varint_size
 
 cdef enum:
     BLOCK_SIZE = 64 << 10  # less than what malloc gives back to the kernel each time (memory.py)
     SPARE_MAX = 64
     POOL_SIZE = 4096
     SAMPLED = 1
+    ATTRIBUTES = 9  # that differ within a row, at most
     FIXED_SIZE = 128  # more than what ids, times, tags and sizes need
 
 
 cdef class Names:
     """Encoded names (KeyValue.key) of the attributes that differ within a row."""
 
-    def __cinit__(self, bytes path, bytes user_agent, bytes request_size, bytes response_size):
-        self.path = path
-        self.user_agent = user_agent
-        self.request_size = request_size
-        self.response_size = response_size
+    def __cinit__(self, bytes path, bytes user_agent, bytes request_size, bytes response_size,
+                  bytes request_messages, bytes response_messages, bytes timeout, bytes message):
+        self.path, self.user_agent = path, user_agent
+        self.request_size, self.response_size = request_size, response_size
+        self.request_messages, self.response_messages = request_messages, response_messages
+        self.timeout, self.message = timeout, message
+        self.size = sum(map(len, (
+            path, user_agent, request_size, response_size, request_messages, response_messages,
+            timeout, message,
+        )))
 
 
 cdef class Policy:
@@ -223,10 +229,8 @@ cdef class Writer:
         cdef Names names = template.names
         cdef size_t most = (
             FIXED_SIZE + PyBytes_GET_SIZE(template.front) + PyBytes_GET_SIZE(template.back)
-            + PyBytes_GET_SIZE(peer) + 2 * v.path.size + v.user_agent.size
-            + PyBytes_GET_SIZE(names.path) + PyBytes_GET_SIZE(names.user_agent)
-            + PyBytes_GET_SIZE(names.request_size) + PyBytes_GET_SIZE(names.response_size)
-            + 6 * 24
+            + PyBytes_GET_SIZE(peer) + 2 * v.path.size + v.user_agent.size + v.message.size
+            + names.size + ATTRIBUTES * 24
         )
         if template.url is not None:
             most += PyBytes_GET_SIZE(template.url) + PyBytes_GET_SIZE(template.url_name)
@@ -247,9 +251,19 @@ cdef class Writer:
         at = put_fixed64(at, 0x41, v.end_ns + <uint64_t> self.wall_offset_ns)
         at = put_constant(at, template.back)
         at = put_constant(at, peer)
-        at = put_text(at, names.path, None, v.path)
+        if v.path.size:
+            at = put_text(at, names.path, None, v.path)
         if v.user_agent.size:
             at = put_text(at, names.user_agent, None, v.user_agent)
+        if v.message.size:
+            at = put_text(at, names.message, None, v.message)
+        if v.has_timeout:
+            at = put_key(at, names.timeout, 9)
+            at = put_double(at, 0x21, v.timeout)  # AnyValue.double_value = 4
+        if v.has_request_messages:
+            at = put_integer(at, names.request_messages, v.request_messages)
+        if v.has_response_messages:
+            at = put_integer(at, names.response_messages, v.response_messages)
         if v.has_request_size:
             at = put_integer(at, names.request_size, v.request_size)
         if v.has_response_size:

@@ -273,6 +273,9 @@ class FastCgiParser:
     def settle(self) -> None:
         """Nothing is whole here before its end was read."""
 
+    def compiled(self) -> None:
+        """No compiled code reads this."""
+
     def abandon(self) -> list[Entry]:
         """The requests that are open."""
         left, self._open = list(self._open.values()), {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from otelauto.flows.vocabulary import Address, Attributes, Description, Instrument, Side
@@ -16,6 +17,9 @@ from otelauto.protocols.http1_describe import DURATION_BUCKETS, address_attribut
 from otelauto.protocols.http_message import HttpMessage
 from otelauto.protocols.json_body import Body, members, whole
 from otelauto.protocols.url import split_authority, text
+
+if TYPE_CHECKING:  # written down for type checkers only
+    from otelauto.hot.http2 import Count
 
 # By number; the semantic conventions want the names.
 CODES = (
@@ -90,24 +94,34 @@ def kind_of(content_type: bytes, fields: dict[bytes, bytes]) -> Kind | None:
     return CONNECT_UNARY if CONNECT_VERSION in fields else None
 
 
-class Messages:
-    """Counts the messages of one direction of a call.
+@dataclass(slots=True)
+class Counted:
+    """The messages of one direction of a call.
 
-    ``count`` and ``size`` (bytes of whole messages, without their prefixes) are ``exact`` until
+    ``count`` and ``size`` (bytes of whole messages, without their prefixes) are ``exact`` unless
     bytes that tell are missing. ``trailers``: the last message of gRPC-Web and Connect, which tells
     how the call ended.
     """
 
-    __slots__ = (
-        "_foreign", "_last", "_left", "_prefix", "_trailing", "count", "exact", "size", "trailers",
-    )  # fmt: skip
+    count: int = 0
+    size: int = 0
+    exact: bool = True
+    trailers: bytes = b""
+
+    @classmethod
+    def of(cls, counted: Count | None) -> Counted | None:
+        """What compiled code has counted; ``None``: the body is no messages."""
+        return None if counted is None else cls(*counted)
+
+
+class Messages(Counted):
+    """Counts the messages of one direction of a call, as its body passes."""
+
+    __slots__ = ("_foreign", "_last", "_left", "_prefix", "_trailing")
 
     def __init__(self, kind: Kind = GRPC) -> None:
+        super().__init__()
         self._last = kind.last
-        self.count = 0
-        self.size = 0
-        self.exact = True
-        self.trailers = b""
         self._prefix = b""
         self._left = 0  # of the message at hand
         self._trailing = False
@@ -145,8 +159,8 @@ class Messages:
 
     def _follow(self, data: bytes, at: int) -> int:
         taken = min(self._left, len(data) - at)
-        if self._trailing and len(self.trailers) < _TRAILERS_MAX:
-            self.trailers += data[at : at + taken]
+        if self._trailing:
+            self.trailers = (self.trailers + data[at : at + taken])[:_TRAILERS_MAX]
         self._left -= taken
         return at + taken
 
@@ -210,8 +224,8 @@ class Call:
     timeout: bytes = b""
     status: bytes | None = None  # grpc-status as sent
     message: bytes = b""
-    sent: Messages | None = None  # of the client
-    answered: Messages | None = None
+    sent: Counted | None = None  # of the client
+    answered: Counted | None = None
     refusal: Body | None = None  # of a unary call of Connect
 
     def take(self, fields: dict[bytes, bytes]) -> None:

@@ -8,15 +8,15 @@ it in its own words: as the frames that would have said the same.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
-from otelauto.flows.vocabulary import Entry, MultiplexParser, Role
+from otelauto.flows.vocabulary import Entry, MultiplexParser
 from otelauto.protocols import traceparent
 from otelauto.protocols.http1_body import Http1Message
 from otelauto.protocols.http2 import Http2
-from otelauto.protocols.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS
 
 UPGRADE = b"h2c"
+_DATA, _HEADERS = 0, 1  # RFC 9113, section 6
+_END_STREAM, _END_HEADERS = 1, 4
 _FIRST = 1  # the stream of the request that was an HTTP/1.1 one
 _LITERAL = 0x10  # never indexed, with a new name (RFC 7541, section 6.2.3)
 _HEAD_MAX = 1 << 14
@@ -30,12 +30,13 @@ def parser_of(recognizer: Http2, entry: Entry) -> MultiplexParser | None:
     block = b"".join(_field(name, value) for name, value in _fields(request))
     if not request.complete or size > _BODY_MAX or len(block) > _HEAD_MAX:
         return None
-    said = _frame(HEADERS, END_HEADERS | (0 if size else END_STREAM), len(block)) + block
+    said = _frame(_HEADERS, _END_HEADERS | (0 if size else _END_STREAM), len(block)) + block
     if size:
-        said += _frame(DATA, END_STREAM, size)
+        said += _frame(_DATA, _END_STREAM, size)
     parser = recognizer.parser()
-    told = _Told(said, len(said) + size, request)
-    parser.read(Role.REQUEST, told, _Mover(0, request.end_ns, entry.tgid, entry.tid))
+    session, moved = parser.session, (request.tcp_sequence, entry.tgid, entry.tid)
+    session.feed(True, said[:-1], 0, request.start_ns, *moved)
+    session.feed(True, said[-1:], size, request.end_ns, *moved)
     return parser
 
 
@@ -70,47 +71,3 @@ def _string(text: bytes) -> bytes:
 
 def _frame(kind: int, flags: int, length: int) -> bytes:
     return struct.pack("!BHBBI", length >> 16, length & 0xFFFF, kind, flags, _FIRST)
-
-
-@dataclass(frozen=True, slots=True)
-class _Mover:
-    """Who sent the request, and when."""
-
-    offset: int
-    time: int
-    tgid: int
-    tid: int
-
-
-class _Told:
-    """A stream of frames that did not pass so; what is behind ``said`` was not seen."""
-
-    ended = False
-
-    def __init__(self, said: bytes, end: int, request: Http1Message) -> None:
-        self.position = 0
-        self.end = end
-        self._said = said
-        self._request = request
-
-    def window(self) -> bytes:
-        return self._said[self.position :]
-
-    def hole(self) -> bool:
-        return max(len(self._said), self.position) < self.end
-
-    def skip(self, count: int) -> None:
-        self.position += count
-
-    def rewind(self) -> None:
-        """Nothing is skipped beyond the end."""
-
-    def time_at(self, offset: int) -> int:
-        request = self._request
-        return request.start_ns if offset < self.end - 1 else request.end_ns
-
-    def sequence_at(self, offset: int) -> int:
-        return self._request.tcp_sequence
-
-    def last_bytes(self) -> bytes:
-        return b""

@@ -83,7 +83,7 @@ class Describer:
         self._settings = settings
         self._constant: Attributes = {}
         self._constant_of: tuple[Side, Address, Address] | None = None
-        self._hosts: dict[bytes, tuple[str, int]] = {}
+        self._hosts: dict[tuple[bytes, str], tuple[str, int]] = {}
 
     def describe(
         self,
@@ -162,11 +162,12 @@ class Describer:
             return split_authority(target.authority, target.scheme)
         if not host:
             return fallback.host, fallback.port
-        known = self._hosts.get(host)
+        known = self._hosts.get((host, target.scheme))
         if known is None:
             if len(self._hosts) >= _SEEN_MAX:
                 self._hosts.clear()
-            known = self._hosts[host] = split_authority(text(host), target.scheme)
+            known = split_authority(text(host), target.scheme)
+            self._hosts[host, target.scheme] = known
         return known
 
 

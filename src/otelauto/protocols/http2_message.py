@@ -1,31 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests and responses of HTTP/2 (RFC 9113, section 8), made of decoded header blocks."""
+"""Requests and responses of HTTP/2 (RFC 9113, section 8), made of what compiled code has read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from otelauto.flows.vocabulary import Entry
 from otelauto.protocols import grpc, traceparent
-from otelauto.protocols.hpack import Block
 from otelauto.protocols.http_message import HttpMessage
 
+if TYPE_CHECKING:  # written down for type checkers only
+    from otelauto.hot.http2 import Ended, Half
+
 _VERSION = "2"
-_STATUS_DIGITS = 3
-_WITHOUT_CONTENT = (204, 304)
-_LENGTH_DIGITS = 19
+_KINDS = (
+    None, grpc.GRPC, grpc.GRPC_WEB, grpc.GRPC_WEB_TEXT, grpc.CONNECT_STREAM, grpc.CONNECT_UNARY,
+)  # fmt: skip
 
 
 @dataclass(slots=True)
 class Http2Message(HttpMessage):
     """One half of a stream. ``call`` is of the request: the remote procedure call it carries.
 
-    ``declared`` is the length that a response's head gave its content, -1 without one; ``reset``
-    the error code that ended the stream, -1 without one.
+    ``start`` is not known. ``declared`` is the length that a response's head gave its content, -1
+    without one; ``reset`` the error code that ended the stream, -1 without one.
     """
 
     call: grpc.Call | None = None
-    messages: grpc.Messages | None = None
     has_body: bool = False
     declared: int = -1
     reset: int = -1
@@ -37,80 +39,38 @@ class Http2Message(HttpMessage):
         return self.wire_size if self.has_body or self.declared == 0 else None
 
 
-def status_of(fields: dict[bytes, bytes]) -> int:
-    """The status of a response, 0 if it is not known."""
-    status = fields.get(b":status", b"")
-    return int(status) if len(status) == _STATUS_DIGITS and status.isdigit() else 0
-
-
-def request(message: Http2Message, block: Block) -> None:
-    """Read the header block of a request into ``message``."""
-    fields = block.fields
-    get = fields.get
-    message.version = _VERSION
-    message.truncated = block.cut
-    message.unknown = block.unknown
-    message.method = get(b":method", b"")
-    message.target = get(b":path", b"")
-    message.scheme = get(b":scheme", b"")
-    message.host = get(b":authority") or get(b"host")
-    if message.method == b"CONNECT" and not message.target:  # section 8.5
-        message.target = message.host or b""
-    message.user_agent = get(b"user-agent")
-    parent = get(b"traceparent")
+def entry_of(ended: Ended) -> Entry:
+    """What compiled code says of an exchange, in the words of the flows."""
+    tgid, tid, incomplete, reset, kind, status, asked, answered, texts, called = ended
+    request = _message(asked)
+    request.reset = reset
+    method, target, scheme, request.host, request.user_agent, parent = texts
+    request.method, request.target, request.scheme = method or b"", target or b"", scheme or b""
+    if method == b"CONNECT" and not target:  # section 8.5
+        request.target = request.host or b""
     if parent is not None:
-        message.parent = traceparent.parse(parent)
-    content_type = get(b"content-type")
-    if content_type is not None:
-        kind = grpc.kind_of(content_type, fields)
-        if kind is not None:
-            message.call = grpc.Call(kind, timeout=get(b"grpc-timeout", b""))
-            if kind.prefixed:
-                message.messages = message.call.sent = grpc.Messages()
-    elif block.unknown and message.method == b"POST":
-        message.messages = grpc.Messages()  # the content may tell what the head cannot
+        request.parent = traceparent.parse(parent)
+    response = None if answered is None else _message(answered)
+    if response is not None:
+        response.status = status
+    if (found := _KINDS[kind]) is not None:
+        timeout, code, message = called
+        request.call = grpc.Call(
+            found,
+            timeout or b"",
+            code,
+            message or b"",
+            grpc.Counted.of(asked[-1]),
+            grpc.Counted.of(answered[-1] if answered is not None else None),
+        )
+    return Entry(request, tgid, tid, response=response, incomplete=incomplete)
 
 
-def response(message: Http2Message, block: Block, asked: Http2Message) -> None:
-    """Read the header block of the response to ``asked`` into ``message``."""
+def _message(half: Half) -> Http2Message:
+    start_ns, tcp_sequence, head, end_ns, complete, truncated, inexact, unknown, size = half[:9]
+    message = Http2Message(0, start_ns, tcp_sequence, head, end_ns, complete)
     message.version = _VERSION
-    message.truncated = block.cut
-    message.unknown = block.unknown
-    message.status = status_of(block.fields)
-    length = block.fields.get(b"content-length", b"")
-    message.declared = int(length) if length.isdigit() and len(length) < _LENGTH_DIGITS else -1
-    call = asked.call
-    if call is None:
-        return
-    call.take(block.fields)
-    if call.kind.prefixed:
-        message.messages = call.answered = grpc.Messages()
-
-
-def settle(entry: Entry, time: int) -> bool:
-    """Make an exchange whole that lacks nothing but the end of its stream, and goes no further.
-
-    By what the response's head promises no more would come. Clients may then reset the stream, or
-    close the connection, without waiting for that end. ``time`` is that of the last bytes.
-    """
-    asked, answer = entry.request, entry.response
-    if answer is None or answer.inexact or asked.call is not None:
-        return False
-    empty = asked.method == b"HEAD" or answer.status in _WITHOUT_CONTENT
-    if not empty and not 0 <= answer.declared == answer.wire_size:
-        return False
-    answer.complete, answer.end_ns = True, time
-    entry.incomplete = None
-    return True
-
-
-def trailers(block: Block, asked: Http2Message) -> None:
-    """Take the trailers of the response to ``asked``.
-
-    A request whose head did not tell that it carries a call, because the connection was joined in
-    the middle, is one if its content is framed like one and trailers end the response.
-    """
-    if asked.call is None and asked.messages is not None and asked.messages.proved:
-        asked.call = grpc.Call(grpc.GRPC, sent=asked.messages)
-    if asked.call is not None:
-        asked.call.take(block.fields)
+    message.truncated, message.inexact, message.unknown = truncated, inexact, unknown
+    message.wire_size = size
+    message.has_body, message.declared, _ = half[9:]
+    return message

@@ -152,6 +152,9 @@ class WebSocketParser:
     def settle(self) -> None:
         """A Close frame ends it whatever was lost: :meth:`abandon` looks for that."""
 
+    def compiled(self) -> None:
+        """No compiled code reads this."""
+
     def abandon(self) -> list[Entry]:
         """The exchange, if no Close frame has passed; with one it is over."""
         entry = self._entry

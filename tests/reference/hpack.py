@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HPACK (RFC 7541) as a bystander decodes it.
+"""What hot/hpack.pyx does, in Python: the reference that it is compared with.
+
+HPACK (RFC 7541) as a bystander decodes it.
 
 The dynamic table is one direction's. A bystander may join late, or miss a part of a header block;
 then some entries are not known. Indices count from the newest entry, so what was inserted since is
@@ -10,8 +12,9 @@ is held smaller than the encoder's loses old entries to the unknown; a larger on
 
 from __future__ import annotations
 
+from tests.reference import huffman
+
 from otelauto.flows.vocabulary import Desync
-from otelauto.protocols import huffman
 
 Field = tuple[bytes, bytes]
 
