@@ -8,7 +8,6 @@ import http.client
 import random
 import signal
 import socket
-import ssl
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,19 +29,15 @@ Record = dict[str, Any]
 every = pytest.mark.parametrize("server", servers.WEBSOCKET, ids=lambda server: server.name)
 
 
-def opened(port: int, path: str, tls: bool) -> ClientConnection:
-    context = None
-    if tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    scheme = "wss" if tls else "ws"
+def opened(port: int, path: str) -> ClientConnection:
+    """Without TLS: this client's two threads use one session, which Python does not guard."""
     return connect(
-        f"{scheme}://127.0.0.1:{port}{path}", ssl=context, compression=None, max_size=None,
+        f"ws://127.0.0.1:{port}{path}", compression=None, max_size=None,
         origin="http://127.0.0.1", open_timeout=30 * PATIENCE, close_timeout=30 * PATIENCE,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def chat(port: int, number: int, tls: bool) -> Record:
+def chat(port: int, number: int) -> Record:
     """One WebSocket, from its handshake to its close, and what the client knows of it.
 
     The server has the first byte of the request after ``begin`` and answers before the client is
@@ -53,7 +48,7 @@ def chat(port: int, number: int, tls: bool) -> Record:
     messages = choice.randint(0, 12)
     size = 0
     begin = time.monotonic_ns()
-    connection = opened(port, path, tls)
+    connection = opened(port, path)
     is_open = time.monotonic_ns()
     for _ in range(messages):
         said = choice.choice([DECOY, "x" * choice.choice(SIZES)])
@@ -95,7 +90,7 @@ def test_every_websocket_is_one_span(server: Server, tmp_path: Path) -> None:
         Otelauto(tmp_path, configuration(ports=[running.port])) as otelauto,
     ):
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            asked = list(pool.map(lambda n: chat(running.port, n, server.tls), range(COUNT)))
+            asked = list(pool.map(lambda n: chat(running.port, n), range(COUNT)))
         otelauto.wait_for_spans(COUNT)
     found = {span["attributes"]["url.path"]: span for span in otelauto.spans}
     assert len(found) == len(otelauto.spans) == COUNT
@@ -147,16 +142,13 @@ def broken_off(otelauto: Otelauto, paths: set[str]) -> None:
 
 
 def hold(port: int, number: int) -> ClientConnection:
-    connection = opened(port, f"/chat/{number}", False)
+    connection = opened(port, f"/chat/{number}")
     connection.send(DECOY)
     assert connection.recv(60 * PATIENCE) == DECOY
     return connection
 
 
-PLAIN = [server for server in servers.WEBSOCKET if not server.tls]
-
-
-@pytest.mark.parametrize("server", PLAIN, ids=lambda server: server.name)
+@every
 def test_a_client_that_breaks_off(server: Server, tmp_path: Path) -> None:
     with (
         servers.running(server, tmp_path) as running,
@@ -171,7 +163,7 @@ def test_a_client_that_breaks_off(server: Server, tmp_path: Path) -> None:
 def test_the_end_of_the_server_or_of_otelauto(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         running = []
-        for server in PLAIN:
+        for server in servers.WEBSOCKET:
             (tmp_path / server.name).mkdir()
             running.append(stack.enter_context(servers.running(server, tmp_path / server.name)))
         ports = [each.port for each in running]
@@ -186,13 +178,13 @@ def test_the_end_of_the_server_or_of_otelauto(tmp_path: Path) -> None:
 
 
 def test_joined_in_the_middle_nothing_is_invented(tmp_path: Path) -> None:
-    with servers.running(PLAIN[0], tmp_path) as running:
+    with servers.running(servers.WEBSOCKET[0], tmp_path) as running:
         connection = hold(running.port, 1)
         with Otelauto(tmp_path, configuration(ports=[running.port])) as otelauto:
             for _ in range(20):
                 connection.send(DECOY)
                 assert connection.recv(60 * PATIENCE) == DECOY
-            assert chat(running.port, 2, False)["path"] == "/chat/2"
+            assert chat(running.port, 2)["path"] == "/chat/2"
             otelauto.wait_for_spans(1)
             connection.close()
     assert [span["attributes"]["url.path"] for span in otelauto.spans] == ["/chat/2"]

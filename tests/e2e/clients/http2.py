@@ -47,6 +47,7 @@ class Client:
         self._at_once = at_once
         self._open: dict[int, dict[str, Any]] = {}
         self._unsent: dict[int, int] = {}
+        self._told = False  # how many streams the server takes
         self._flush()
 
     def _flush(self) -> None:
@@ -56,7 +57,7 @@ class Client:
         done: list[dict[str, Any]] = []
         waiting = planned[::-1]
         while waiting or self._open:
-            while waiting and len(self._open) < self._at_once:
+            while waiting and len(self._open) < self._room():
                 self._begin(waiting.pop())
             self._send_bodies()
             self._flush()
@@ -65,6 +66,11 @@ class Client:
             for event in self._h2.receive_data(data):
                 self._take(event, done)
         return done
+
+    def _room(self) -> int:
+        """Streams at once, as many as the server takes (RFC 9113, section 6.5.2)."""
+        most = self._h2.remote_settings.max_concurrent_streams
+        return min(self._at_once, most) if self._told else 0
 
     def _begin(self, request: dict[str, Any]) -> None:
         number = self._h2.get_next_available_stream_id()
@@ -97,6 +103,8 @@ class Client:
             self._open[event.stream_id]["response_bytes"] += len(event.data)
             if event.flow_controlled_length:
                 self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.RemoteSettingsChanged):
+            self._told = True
         elif isinstance(event, h2.events.StreamEnded):
             done.append(self._open.pop(event.stream_id))
         else:

@@ -209,7 +209,6 @@ HTTP2_PAIRS = (
 WEBSOCKET = (
     Server("python-websockets", _python("websocket_server.py")),
     Server("go-websocket", _built("websocket"), env=SINGLE_PATH),
-    Server("python-websockets-tls", _python("websocket_server.py"), tls=True),
 )
 EVENTS = Server("node-events", _node("events.js"))
 GRPC = (

@@ -32,7 +32,7 @@ public final class Http2 extends AbstractHandler {
         HttpConfiguration configuration = new HttpConfiguration();
         HTTP2CServerConnectionFactory http2 = new HTTP2CServerConnectionFactory(configuration);
         // It gathers the frames of all streams into one write, of which 192 vectors are read.
-        http2.setMaxConcurrentStreams(4);
+        http2.setMaxConcurrentStreams(10);
         http2.setRateControlFactory(new RateControl.Factory() { }); // any number of small frames
         ServerConnector connector = new ServerConnector(server,
                 new HttpConnectionFactory(configuration), http2);
