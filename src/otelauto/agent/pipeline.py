@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 import logging
 import struct
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,7 +200,7 @@ class Context:
         self.log = logging.getLogger(f"otelauto.agent.{self.id}")
 
 
-class Running(ABC):
+class Running:
     """A component at work. It is made of its block, started, and stopped; one whose block (or what
     that refers to) changed is made anew.
 
@@ -218,11 +217,12 @@ class Running(ABC):
         """What other components may refer to; known from the construction on."""
         return {}
 
-    @abstractmethod
     def start(self) -> None:
-        """Begin; raises :class:`otelauto.errors.OtelautoError` if it cannot (a port in use)."""
+        """Begin; raises :class:`otelauto.errors.OtelautoError` if it cannot (a port in use).
 
-    @abstractmethod
+        What only answers others has nothing to begin, and nothing to stop.
+        """
+
     def stop(self, deadline_s: float) -> None:
         """Take nothing any more, deliver or store what is held, within ``deadline_s`` seconds.
 

@@ -42,12 +42,6 @@ class Attributes(Running):
     def exports(self) -> Mapping[str, Value]:
         return as_input(self)
 
-    def start(self) -> None:
-        """It waits for what comes."""
-
-    def stop(self, deadline_s: float) -> None:
-        """It holds nothing."""
-
     def traces(self, payload: Traces) -> None:
         """Pass the spans on, changed; raises :class:`Refused`."""
         message = TracesData.FromString(payload.encoded)  # others have the payload, too

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import hmac
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from otelauto.agent.pipeline import Context, Running
@@ -14,7 +14,7 @@ from otelauto.agent.schema import HANDLER, Decoded
 from otelauto.errors import ConfigError
 
 
-class _Auth(Running):
+class _Auth(Running, ABC):
     """Fields that are the same in every request; exported as a handler."""
 
     def __init__(self, context: Context, content: Decoded) -> None:
@@ -47,12 +47,6 @@ class _Auth(Running):
             given = headers.get(name, "").encode("utf-8", "surrogateescape")
             right &= hmac.compare_digest(given, value.encode("utf-8", "surrogateescape"))
         return right and bool(self._fields)
-
-    def start(self) -> None:
-        """Nothing to begin."""
-
-    def stop(self, deadline_s: float) -> None:
-        """Nothing to end."""
 
 
 class Basic(_Auth):

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from otelauto.agent.pipeline import Context, Metrics, Running, Traces
-from otelauto.agent.river.values import Capsule, Value
-from otelauto.agent.schema import CONSUMER, Decoded
+from otelauto.agent.river.values import Value
+from otelauto.agent.running.outputs import as_input
+from otelauto.agent.schema import Decoded
 from otelauto.export.lines import printable
 
 
@@ -32,13 +33,7 @@ class Debug(Running):
 
     @property
     def exports(self) -> Mapping[str, Value]:
-        return {"input": Capsule(CONSUMER, self)}
-
-    def start(self) -> None:
-        """Nothing to begin."""
-
-    def stop(self, deadline_s: float) -> None:
-        """Nothing is held."""
+        return as_input(self)
 
     def traces(self, payload: Traces) -> None:
         """Show spans."""

@@ -11,8 +11,9 @@ from google.protobuf.message import DecodeError
 
 from otelauto.agent.pipeline import Appender, Context, Metrics, Refused, Running, Traces
 from otelauto.agent.prometheus.convert import Converter, Options
-from otelauto.agent.river.values import Capsule, Value
-from otelauto.agent.schema import CONSUMER, Decoded
+from otelauto.agent.river.values import Value
+from otelauto.agent.running.outputs import as_input
+from otelauto.agent.schema import Decoded
 
 NS_PER_MS = 1_000_000
 
@@ -38,13 +39,7 @@ class ExporterPrometheus(Running):
 
     @property
     def exports(self) -> Mapping[str, Value]:
-        return {"input": Capsule(CONSUMER, self)}
-
-    def start(self) -> None:
-        """Nothing to begin."""
-
-    def stop(self, deadline_s: float) -> None:
-        """Nothing is held."""
+        return as_input(self)
 
     def traces(self, payload: Traces) -> None:
         """Not for spans."""

@@ -194,12 +194,6 @@ class Filter(Running):
     def exports(self) -> Mapping[str, Value]:
         return as_input(self)
 
-    def start(self) -> None:
-        """It waits for what comes."""
-
-    def stop(self, deadline_s: float) -> None:
-        """It holds nothing."""
-
     def traces(self, payload: Traces) -> None:
         """Pass on the spans that are left; raises :class:`Refused`."""
         if not self._spans and not self._events:

@@ -54,9 +54,6 @@ class MemoryLimiter(Running):
     def start(self) -> None:
         self._look()
 
-    def stop(self, deadline_s: float) -> None:
-        """It holds nothing."""
-
     def traces(self, payload: Traces) -> None:
         """Pass the spans on, or raise :class:`Refused`."""
         self._admit(payload.items, "traces")

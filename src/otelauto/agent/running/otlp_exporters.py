@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
 from otelauto import __version__
 from otelauto.agent.pipeline import Context, Metrics, Running, Traces
-from otelauto.agent.river.values import Capsule, Value
+from otelauto.agent.river.values import Value
 from otelauto.agent.running.client import (
     client_tls,
     compression,
@@ -19,8 +19,9 @@ from otelauto.agent.running.client import (
     request_headers,
     way,
 )
+from otelauto.agent.running.outputs import as_input
 from otelauto.agent.running.sending import SendingQueue
-from otelauto.agent.schema import CONSUMER, Decoded
+from otelauto.agent.schema import Decoded
 from otelauto.errors import ConfigError
 from otelauto.export.otlp_grpc import OtlpGrpc
 from otelauto.export.otlp_http import OtlpHttp
@@ -31,7 +32,7 @@ NS_PER_MS: Final = 1_000_000
 GRPC_VERSIONS: Final = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
 
-class _Exporter(Running):
+class _Exporter(Running, ABC):
     """A consumer before a sending queue."""
 
     def __init__(self, context: Context, content: Decoded) -> None:
@@ -52,7 +53,7 @@ class _Exporter(Running):
 
     @property
     def exports(self) -> Mapping[str, Value]:
-        return {"input": Capsule(CONSUMER, self)}
+        return as_input(self)
 
     @abstractmethod
     def _connect(self, signal: str) -> Transport:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from otelauto.agent.pipeline import Consumer, Metrics, Payload, Refused, Traces
+from otelauto.agent.pipeline import Consumer, Metrics, Payload, Refused, Running, Traces
 from otelauto.agent.river.values import Capsule, Value
 from otelauto.agent.schema import CONSUMER, Decoded
 from otelauto.counters import Counters, Meaning
@@ -79,6 +79,21 @@ def only(content: Decoded, name: str) -> Decoded | None:
     """The block ``name`` that may be there once."""
     found = content.blocks.get(name)
     return found[0] if found else None
+
+
+def hand_on(component: Running, outputs: Outputs, payload: Metrics | None) -> None:
+    """Pass on what ``component`` made by itself. Nobody waits to hear that it was refused: its
+    health and the log say so.
+    """
+    if payload is None:
+        return
+    try:
+        outputs.metrics(payload)
+    except Refused as refused:
+        component.last_error = str(refused)
+        component.context.log.warning("metrics were not taken: %s", refused)
+    else:
+        component.last_error = ""
 
 
 def as_input(consumer: Consumer) -> Mapping[str, Value]:

@@ -21,7 +21,7 @@ from otelauto.agent.river.values import Value
 from otelauto.agent.running.edge_metrics import EdgeMetrics
 from otelauto.agent.running.edges import Edge, Edges
 from otelauto.agent.running.flusher import Flusher
-from otelauto.agent.running.outputs import Outputs, as_input, only, seconds
+from otelauto.agent.running.outputs import Outputs, as_input, hand_on, only, seconds
 from otelauto.agent.running.spanmetrics import SPANS_NAMELESS
 from otelauto.agent.running.values import find, text_of, value_of
 from otelauto.agent.schema import Decoded
@@ -107,15 +107,7 @@ class ServiceGraph(Running):
         """Send what there is."""
         with self._lock:
             payload = self._metrics.built(self._now_ns())
-        if payload is None:
-            return
-        try:
-            self._outputs.metrics(payload)
-        except Refused as refused:
-            self.last_error = str(refused)
-            self.context.log.warning("metrics were not taken: %s", refused)
-        else:
-            self.last_error = ""
+        hand_on(self, self._outputs, payload)
 
     def expire(self) -> None:
         """See to the requests that have waited for too long."""

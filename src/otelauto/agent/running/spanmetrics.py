@@ -26,7 +26,7 @@ from otelauto.agent.pipeline import Context, Metrics, Payload, Refused, Running,
 from otelauto.agent.river.values import Value
 from otelauto.agent.running.buckets import Explicit, Exponential
 from otelauto.agent.running.flusher import Flusher
-from otelauto.agent.running.outputs import Outputs, as_input, only, seconds
+from otelauto.agent.running.outputs import Outputs, as_input, hand_on, only, seconds
 from otelauto.agent.running.values import (
     find,
     kind_text,
@@ -120,15 +120,7 @@ class SpanMetrics(Running):
         """Send what there is."""
         with self._lock:
             payload = self._built()
-        if payload is None:
-            return
-        try:
-            self._outputs.metrics(payload)
-        except Refused as refused:
-            self.last_error = str(refused)
-            self.context.log.warning("metrics were not taken: %s", refused)
-        else:
-            self.last_error = ""
+        hand_on(self, self._outputs, payload)
 
     def _resource(self, found: Any) -> None:
         attributes = found.resource.attributes

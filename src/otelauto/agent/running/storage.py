@@ -22,9 +22,3 @@ class File(Running):
     @property
     def exports(self) -> Mapping[str, Value]:
         return {"handler": Capsule(STORAGE, self.directory)}
-
-    def start(self) -> None:
-        """Nothing to begin."""
-
-    def stop(self, deadline_s: float) -> None:
-        """Nothing to end."""
