@@ -7,6 +7,7 @@ never be too late.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import ssl
@@ -235,6 +236,13 @@ class TimedConnection(HTTPConnection):
     def _use(self, sock: socket.socket, deadline: Deadline) -> None:
         self._timed = TimedSocket(sock, deadline)
         self.sock = self._timed
+
+    def abort(self) -> None:
+        """From another thread: make what is in progress fail now."""
+        sock = self.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):  # gone already
+                sock.shutdown(socket.SHUT_RDWR)
 
     def send_pieces(self, pieces: Sequence[Piece]) -> None:
         """Send a body, as it lies in memory; the request said that it comes."""

@@ -8,7 +8,6 @@ without a body; 429, 502, 503, 504 and no answer may be retried; anything else m
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 import time
 import zlib
@@ -143,13 +142,8 @@ class OtlpHttp:
     def abort(self) -> None:
         """From another thread: make a ``post`` in progress fail now."""
         self._aborted = True
-        connection = self._connection
-        sock = connection.sock if connection is not None else None
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                LOG.debug("the connection was gone before it could be shut down")
+        if (connection := self._connection) is not None:
+            connection.abort()
 
     def close(self) -> None:
         """Close the connection."""

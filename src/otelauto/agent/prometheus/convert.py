@@ -36,7 +36,6 @@ CUMULATIVE: Final = otlp.AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATI
 NO_VALUE: Final = otlp.DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
 IDENTITY = frozenset({"service.name", "service.namespace", "service.instance.id"})
 NS_PER_MS = 1_000_000
-EMPTY: Labels = ()
 Pairs = tuple[tuple[str, str], ...]
 
 

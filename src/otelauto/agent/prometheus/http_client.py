@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -136,13 +135,8 @@ class HttpClient:
     def abort(self) -> None:
         """From another thread: make a request in progress, and each later one, fail now."""
         self._aborted = True
-        connection = self._connection
-        sock = connection.sock if connection is not None else None
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return  # gone already
+        if (connection := self._connection) is not None:
+            connection.abort()
 
     def close(self) -> None:
         """Close the connection."""
