@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from typing import Any
 
 from customers import Load
 from fleet import HERE, Fleet, base_environment
-from processes import Child, DemoError, Interrupted, free_ports, listens, wait_until
+from processes import Child, DemoError, free_ports, listens, run_demo, wait_until
 from screen import say
 from stores import Stores
 from watcher import PROGRAM
@@ -155,21 +153,5 @@ def run(directory: Path, stopping: threading.Event, stack: contextlib.ExitStack)
     return 0
 
 
-def main() -> int:
-    """Run the demo; returns its exit code."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopping.set())
-    with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="otelauto-demo-"))
-        try:
-            return run(Path(directory), stopping, stack)
-        except Interrupted:
-            return 0
-        except DemoError as error:
-            sys.stderr.write(f"{error}\n")
-            return error.code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_demo(run))

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 from customers import Load
 from fleet import Fleet
-from processes import DemoError, Interrupted
+from processes import DemoError, run_demo
 from red import Red
 from screen import REFRESH_S, Screen, say
 from tally import compare, table
@@ -28,7 +26,6 @@ from watcher import Watcher
 
 QUIET_S = 0.5  # logs that do not grow for so long are complete
 SETTLE_S = 10.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def seconds_wanted() -> float:
@@ -117,21 +114,5 @@ def run(directory: Path, stopping: threading.Event, stack: contextlib.ExitStack)
     return summary(fleet, watcher, load, stopping.is_set())
 
 
-def main() -> int:
-    """Run the demo; returns its exit code."""
-    stopping = threading.Event()
-    for number in SIGNALS:
-        signal.signal(number, lambda *_: stopping.set())
-    with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="otelauto-demo-"))
-        try:
-            return run(Path(directory), stopping, stack)
-        except Interrupted:
-            return 0
-        except DemoError as error:
-            sys.stderr.write(f"{error}\n")
-            return error.code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_demo(run))

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -98,3 +101,21 @@ class Child:
         except subprocess.TimeoutExpired:
             os.killpg(self.popen.pid, signal.SIGKILL)
             return self.popen.wait()
+
+
+def run_demo(run: Callable[[Path, threading.Event, contextlib.ExitStack], int]) -> int:
+    """The exit code of ``run``, which gets a directory of its own, what says that the user wants
+    the end, and a stack for what is to be undone.
+    """
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopping.set())
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="otelauto-demo-"))
+        try:
+            return run(Path(directory), stopping, stack)
+        except Interrupted:
+            return 0
+        except DemoError as error:
+            sys.stderr.write(f"{error}\n")
+            return error.code
