@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -16,6 +15,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 from tests.certificates import self_signed
+from tests.e2e.harness.process import free_port
 
 from otelauto.counters import Counters, Meaning
 from otelauto.export.exposition import Family, Format
@@ -62,11 +62,6 @@ def filled() -> tuple[Red, Page]:
             )  # fmt: skip
     started = time.time_ns()  # exemplars may not be old
     return red, metrics_page(red, own_families(), lambda boot_ns: started + boot_ns)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class RealPrometheus:

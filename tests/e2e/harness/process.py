@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +15,9 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.scale import PATIENCE
+
+FIRST_PORT = 10_000
+_given: set[int] = set()
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
@@ -25,11 +30,20 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20.0) 
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody listens on, never the same twice.
+
+    It is none of those that the kernel gives to connections: one of them could be taken before it
+    is listened on, or a look at it be answered by itself.
+    """
+    chosen = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    below = int(chosen.split()[0])
+    while True:
+        port = random.randrange(FIRST_PORT, below)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def accepts(address: int | Path) -> bool:
