@@ -80,10 +80,10 @@ test-wheel: .venv/developed  ## the wheel in a Debian 11, which debootstrap make
 	tests/roots/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/roots/wheel.py
 
-test-image: bpf hot  ## the container image, made by the Dockerfile's lines without Docker (minutes, once)
+test-image: .venv/developed  ## the container image, made by the Dockerfile's lines without Docker (minutes, once)
 	tests/install.sh
 	tests/roots/image.sh
-	tools/libbpf/fetch.sh
+	tools/wheel.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/roots/image.py
 
 interop: bpf hot  ## the OTLP exporters and the agent against a real OpenTelemetry Collector, built the first time

@@ -76,13 +76,24 @@ def test_the_dashboards_are_three() -> None:
     assert [path.stem for path in DASHBOARDS] == ["otelauto", "service-graph", "services"]
 
 
+def direct_job(port: int) -> str:
+    """A scrape of the page, with what docs/container.md says of it."""
+    page = (ROOT / "docs" / "container.md").read_text()
+    (said,) = [
+        text for text in re.findall(r"```yml\n(.*?)```", page, re.DOTALL) if "relabel" in text
+    ]
+    targets = [{"targets": [f"127.0.0.1:{port}"]}]
+    job = {"job_name": "direct", "static_configs": targets, **yaml.safe_load(said)}
+    return "".join(f"  {line}\n" for line in yaml.safe_dump([job]).splitlines())
+
+
 class Pipeline:
     """Services, instrumenter, agent and Prometheus of the compose file, on this machine."""
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
         self._directory, self._stack = directory, stack
         self.shop = self._contiguous_ports()
-        names = ("prometheus", "otlp", "page", "internal")
+        names = ("prometheus", "otlp", "page", "internal", "direct")
         self._ports = {name: free_port() for name in names}
         self._configure()
         sample = ROOT / "examples" / "demo" / "sample.py"
@@ -125,6 +136,7 @@ class Pipeline:
                 "agent:4318": f"127.0.0.1:{ports['otlp']}",
                 "interval: 10s": "interval: 1s",
                 "port: 9464": f"port: {ports['internal']}",
+                "host: 0.0.0.0 # of the container": f"port: {ports['direct']}",
             },
             "agent.river": {
                 "0.0.0.0:4318": f"127.0.0.1:{ports['otlp']}",
@@ -144,6 +156,8 @@ class Pipeline:
                 text = text.replace(old, new)
             if name == "instrumenter.yml":
                 text += f"control_socket: {self._directory / 'control.sock'}\n"
+            if name == "prometheus.yml":
+                text += direct_job(ports["direct"])
             (self._directory / name).write_text(text)
 
     def _start(self, name: str, words: list[str | Path], **environment: str) -> Process:
@@ -166,11 +180,22 @@ class Pipeline:
 
     def values(self, expression: str) -> list[float]:
         """What Prometheus answers now; an expression that it refuses is an error."""
+        return [float(row["value"][1]) for row in self.rows(expression)]
+
+    def rows(self, expression: str) -> list[dict[str, Any]]:
+        """The same, with the labels."""
         query = urllib.parse.urlencode({"query": expression})
         url = f"http://127.0.0.1:{self._ports['prometheus']}/api/v1/query?{query}"
         with urllib.request.urlopen(url, timeout=20) as answer:
-            rows = json.load(answer)["data"]["result"]
-        return [float(row["value"][1]) for row in rows]
+            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        return found
+
+    def jobs_of_the_page(self) -> set[str]:
+        """The jobs of RED series that were scraped from the instrumenter's page."""
+        instance = f"127.0.0.1:{self._ports['direct']}"
+        name = "http_server_request_duration_seconds_count"
+        rows = self.rows(f'count by (job) ({name}{{instance="{instance}"}})')
+        return {row["metric"]["job"] for row in rows}
 
 
 @pytest.fixture(scope="module", name="pipeline")
@@ -199,6 +224,12 @@ def test_every_expression_has_an_answer(pipeline: Pipeline) -> None:
     assert pipeline.values("no_such_series") == []
     by_service = 'count by (job) (http_server_request_duration_seconds_count{job!=""})'
     assert len(pipeline.values(by_service)) >= len(SERVICES)
+
+
+def test_services_are_jobs_where_the_page_is_scraped(pipeline: Pipeline) -> None:
+    """With the relabelling of docs/container.md, so that the dashboards are for both."""
+    wanted = {f"{name}.py" for name in SERVICES}
+    wait_until(lambda: pipeline.jobs_of_the_page() == wanted, "the page was scraped", 60)
 
 
 def test_grafana_is_provisioned_with_what_is_there() -> None:

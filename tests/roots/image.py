@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make test-image`: the container image at work, made by the Dockerfile's lines without Docker.
 
-Its base is .build/roots/bookworm (image.sh). It runs with the user, command and health check of the
-Dockerfile and the capabilities of compose.yml, on a read-only root, and watches a service outside.
+Its base is .build/roots/bookworm (image.sh), the wheel that of dist/ (tools/wheel.sh). It runs with
+the user, command and health check of the Dockerfile and the capabilities of compose.yml, on a
+read-only root, and watches a service outside.
 """
 
 from __future__ import annotations
@@ -88,7 +89,6 @@ class Image:
 
 @pytest.fixture(scope="module", name="image")
 def fixture_image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    subprocess.run([ROOT / "tools" / "wheel.sh"], stdout=subprocess.DEVNULL, check=True)
     return Image(tmp_path_factory.mktemp("image"))
 
 
