@@ -97,7 +97,6 @@ class Pipeline:
         self._ports = {name: free_port() for name in names}
         self._configure()
         sample = ROOT / "examples" / "demo" / "sample.py"
-        # Its lines stand here; stdout is not read.
         self._start("sample", [sys.executable, sample], DEMO_FIRST_PORT=str(self.shop))
         self._start(
             "prometheus",
@@ -228,7 +227,7 @@ def test_every_expression_has_an_answer(pipeline: Pipeline) -> None:
 
 def test_services_are_jobs_where_the_page_is_scraped(pipeline: Pipeline) -> None:
     """With the relabelling of docs/container.md, so that the dashboards are for both."""
-    wanted = {f"{name}.py" for name in SERVICES}
+    wanted = set(SERVICES)
     wait_until(lambda: pipeline.jobs_of_the_page() == wanted, "the page was scraped", 60)
 
 

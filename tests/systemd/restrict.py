@@ -76,7 +76,6 @@ def make_root(plan: Plan) -> Path:
 
 def restrict_files(plan: Plan, root: Path) -> None:
     """ProtectSystem=strict and the like; then the root is this one."""
-    sources = {each: Path("/", *Path(each).parts[1:]) for each in plan["shown"]}
     for each, mode in plan["emptied"].items():
         empty(root / each.lstrip("/"), mode)
     if plan["private_devices"]:
@@ -90,8 +89,8 @@ def restrict_files(plan: Plan, root: Path) -> None:
         if (path := root / each.lstrip("/")).exists():
             mount("--bind", path, path)
             mount("-o", "remount,bind,ro", path)
-    for each, source in sources.items():
-        bind(source, root / each.lstrip("/"), read_only=True)
+    for each in plan["shown"]:
+        bind(Path(each), root / each.lstrip("/"), read_only=True)
     for target, source in plan["bound"].items():
         bind(Path(source), root / target.lstrip("/"), read_only=target in plan["bound_read_only"])
     for target, text in plan["links"].items():
@@ -104,8 +103,8 @@ def restrict_files(plan: Plan, root: Path) -> None:
     os.chdir("/")
 
 
-def errno_filter() -> Any:
-    """A filter that lets through what no rule of it forbids."""
+def letting_through() -> Any:
+    """A filter without a rule: all is allowed that none forbids."""
     return seccomp.SyscallFilter(seccomp.ALLOW)
 
 
@@ -126,7 +125,7 @@ def deny(found: Any, name: str, *arguments: Any, code: int = errno.EPERM) -> Non
 
 def no_writable_code() -> Any:
     """MemoryDenyWriteExecute=."""
-    found, both = errno_filter(), PROT_WRITE | PROT_EXEC
+    found, both = letting_through(), PROT_WRITE | PROT_EXEC
     deny(found, "mmap", seccomp.Arg(2, seccomp.MASKED_EQ, both, both))
     for name in ("mprotect", "pkey_mprotect"):
         deny(found, name, seccomp.Arg(2, seccomp.MASKED_EQ, PROT_EXEC, PROT_EXEC))
@@ -136,7 +135,7 @@ def no_writable_code() -> Any:
 
 def families(allowed: Iterable[int]) -> Any:
     """RestrictAddressFamilies= with a list of what is allowed."""
-    found, kept = errno_filter(), set(allowed)
+    found, kept = letting_through(), set(allowed)
     deny(found, "socket", seccomp.Arg(0, seccomp.GT, LAST_FAMILY), code=errno.EAFNOSUPPORT)
     for each in set(range(LAST_FAMILY + 1)) - kept:
         deny(found, "socket", seccomp.Arg(0, seccomp.EQ, each), code=errno.EAFNOSUPPORT)
@@ -145,7 +144,7 @@ def families(allowed: Iterable[int]) -> Any:
 
 def no_namespaces() -> Any:
     """RestrictNamespaces=yes."""
-    found = errno_filter()
+    found = letting_through()
     deny(found, "setns")
     deny(found, "clone3", code=errno.ENOSYS)  # its flags cannot be looked at
     for bit in (1 << number for number in range(32) if (NAMESPACES | CLONE_NEWNS) >> number & 1):
@@ -156,7 +155,7 @@ def no_namespaces() -> Any:
 
 def no_set_user_id() -> Any:
     """RestrictSUIDSGID=yes."""
-    found = errno_filter()
+    found = letting_through()
     places = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "mkdir": 1, "mkdirat": 2, "creat": 1}
     for name, place in places.items():
         for bit in (stat.S_ISUID, stat.S_ISGID):
@@ -166,7 +165,7 @@ def no_set_user_id() -> Any:
 
 def no_real_time() -> Any:
     """RestrictRealtime=yes: only the policies 0 (other), 3 (batch) and 5 (idle)."""
-    found = errno_filter()
+    found = letting_through()
     for policy in (1, 2, 6):
         deny(found, "sched_setscheduler", seccomp.Arg(1, seccomp.EQ, policy))
     return found
@@ -174,14 +173,14 @@ def no_real_time() -> Any:
 
 def linux_only() -> Any:
     """LockPersonality=yes."""
-    found = errno_filter()
+    found = letting_through()
     deny(found, "personality", seccomp.Arg(0, seccomp.NE, 0))
     return found
 
 
 def denying(names: Iterable[str]) -> Any:
     """What ProtectClock=, ProtectKernelLogs= and the like forbid."""
-    found = errno_filter()
+    found = letting_through()
     for name in names:
         deny(found, name)
     return found

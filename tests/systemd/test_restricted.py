@@ -23,6 +23,7 @@ from tests.e2e.harness.rig import run as run_program
 from tests.e2e.test_attach import BY_NAME
 from tests.e2e.test_lifecycle import ask, epoll
 from tests.house.scan import ROOT
+from tests.scale import PATIENCE
 from tests.systemd.plan import UID, Scene
 from tests.systemd.unit import AGENT, INSTRUMENTER, Unit
 
@@ -46,7 +47,7 @@ class Restricted(Otelauto):
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._manager.bind(str(scene.run / "notify"))
         (scene.run / "notify").chmod(0o666)
-        self._manager.settimeout(20)
+        self._manager.settimeout(20 * PATIENCE)
         super().__init__(scene.directory, program=scene.command())
 
     def told(self) -> bytes:
@@ -108,7 +109,7 @@ def test_what_the_unit_allows_is_enough(scene: Scene, tmp_path: Path) -> None:
         ask(port, plain)
         ask_tls(served.port, secret)
         wanted = sorted(plain + secret)
-        otelauto.wait_for_spans(len(wanted))
+        otelauto.wait_for_spans(len(wanted), 60)
         wait_until(lambda: len(list(receiver.spans())) >= len(wanted), "all spans are sent")
         status = status_of(otelauto.process.pid)
         held = sum(1 << bit for bit, _ in CAPABILITIES.values())
@@ -131,7 +132,7 @@ def test_what_the_unit_allows_is_enough(scene: Scene, tmp_path: Path) -> None:
 
 # Tries what the unit forbids, and says the error's name of each.
 FORBIDDEN = """
-import ctypes, errno, mmap, os, socket, time
+import ctypes, errno, mmap, os, socket, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 def tried(name, function):
     try:
@@ -146,6 +147,7 @@ tried("system", lambda: open("/usr/x", "w"))
 tried("etc", lambda: open("/etc/otelauto/x", "w"))
 tried("kernel", lambda: open("/proc/sys/kernel/panic", "w"))
 tried("home", lambda: os.stat("/root/.bashrc"))
+tried("outside", lambda: os.stat(sys.argv[1]))
 tried("devices", lambda: os.stat("/dev/kmsg"))
 tried("credential", lambda: open(os.environ["CREDENTIALS_DIRECTORY"] + "/x", "w"))
 tried("raw", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
@@ -167,7 +169,9 @@ tried("tmp", lambda: open("/tmp/x", "w"))
 
 def test_what_the_unit_forbids_is_refused(scene: Scene) -> None:
     """Else the other tests would show nothing."""
-    words = scene.command(sys.executable, "-c", FORBIDDEN)
+    outside = scene.directory / "outside"  # in the /tmp of all others
+    outside.touch()
+    words = scene.command(sys.executable, "-c", FORBIDDEN, str(outside))
     ran = run_program(program=words)
     assert ran.code == 0, ran.errors
     said = dict(line.split() for line in ran.output.splitlines())
@@ -177,7 +181,7 @@ def test_what_the_unit_forbids_is_refused(scene: Scene) -> None:
         "mode",
     )  # fmt: skip
     assert said == {
-        **read_only, **dict.fromkeys(("home", "devices"), "ENOENT"),
+        **read_only, **dict.fromkeys(("home", "outside", "devices"), "ENOENT"),
         **dict.fromkeys(("raw", "netlink"), "EAFNOSUPPORT"), **dict.fromkeys(eperm, "EPERM"),
         **dict.fromkeys(("state", "tmp"), "done"),
     }  # fmt: skip
