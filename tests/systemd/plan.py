@@ -28,18 +28,17 @@ TUNABLES = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/fs", "/sys")
 OTHER = {
     "Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "RestartPreventExitStatus",
     "DynamicUser", "CapabilityBoundingSet", "AmbientCapabilities", "NoNewPrivileges",
-    "LoadCredential", "SetCredential", "StateDirectory", "StateDirectoryMode", "RuntimeDirectory",
-    "RuntimeDirectoryMode", "UMask", "ProtectSystem", "ProtectHome", "PrivateTmp",
-    "PrivateDevices", "ProtectControlGroups", "ProtectHostname", "ProtectKernelTunables",
-    "RestrictAddressFamilies", "SystemCallArchitectures", "SystemCallErrorNumber",
-    "SystemCallFilter", "LimitCORE", "LimitMEMLOCK", "LimitNOFILE", "Description", "After",
-    "Wants", "WantedBy",
+    "LoadCredential", "SetCredential", "StateDirectory", "StateDirectoryMode",
+    "RuntimeDirectory", "RuntimeDirectoryMode", "UMask", "ProtectSystem", "ProtectHome",
+    "PrivateTmp", "PrivateDevices", "ProtectControlGroups", "ProtectHostname",
+    "ProtectKernelTunables", "ProtectProc", "ProcSubset", "RestrictAddressFamilies",
+    "SystemCallArchitectures", "SystemCallErrorNumber", "SystemCallFilter", "LimitCORE",
+    "LimitMEMLOCK", "LimitNOFILE", "Description", "After", "Wants", "WantedBy",
 }  # fmt: skip
 # Applied by systemd, not by hand: cgroups, key rings, IPC objects of the user, and a user name
-# space and another /proc for the agent, which looks at no process.
+# space for the agent.
 NOT_APPLIED = {
-    "MemoryMax", "TasksMax", "KeyringMode", "RemoveIPC", "PrivateUsers", "ProtectProc",
-    "ProcSubset",
+    "MemoryMax", "TasksMax", "KeyringMode", "RemoveIPC", "PrivateUsers",
 }  # fmt: skip
 
 
@@ -135,12 +134,16 @@ def files(unit: Unit) -> dict[str, Any]:
     assert unit.value("ProtectHome") == "yes"
     assert unit.value("ProtectSystem") == "strict"
     assert unit.says_yes("PrivateTmp")
+    hidden = (unit.values("ProtectProc") or [""])[0]
+    subset = (unit.values("ProcSubset") or [""])[0]
+    assert bool(hidden) == bool(subset), "both, or neither"
     read_only = ["/sys/fs/cgroup"] if unit.says_yes("ProtectControlGroups") else []
     if unit.says_yes("ProtectKernelTunables"):
         read_only += TUNABLES
     return {
         "strict": True,
         "emptied": {**emptied, "/tmp": "1777", "/var/tmp": "1777", "/usr/lib/modules": "0000"},
+        "proc": f"hidepid={hidden},subset={subset}" if hidden else "",
         "private_devices": unit.says_yes("PrivateDevices"),
         "unreadable": ["/proc/kmsg"] if unit.says_yes("ProtectKernelLogs") else [],
         "read_only": read_only,

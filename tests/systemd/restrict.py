@@ -74,10 +74,12 @@ def make_root(plan: Plan) -> Path:
     return root
 
 
-def restrict_files(plan: Plan, root: Path) -> None:
-    """ProtectSystem=strict and the like; then the root is this one."""
+def hide(plan: Plan, root: Path) -> None:
+    """What is empty, unreadable or read-only."""
     for each, mode in plan["emptied"].items():
         empty(root / each.lstrip("/"), mode)
+    if plan["proc"]:
+        mount("-t", "proc", "-o", plan["proc"], "proc", root / "proc")
     if plan["private_devices"]:
         empty(root / "dev")
         for name in DEVICES:
@@ -89,6 +91,10 @@ def restrict_files(plan: Plan, root: Path) -> None:
         if (path := root / each.lstrip("/")).exists():
             mount("--bind", path, path)
             mount("-o", "remount,bind,ro", path)
+
+
+def show(plan: Plan, root: Path) -> None:
+    """The unit's own files, and this otelauto; then the root is this one, and read-only."""
     for each in plan["shown"]:
         bind(Path(each), root / each.lstrip("/"), read_only=True)
     for target, source in plan["bound"].items():
@@ -209,7 +215,8 @@ def main() -> None:
         load_filters(plan)
         os.execve(plan["words"][0], plan["words"], plan["environment"])
     root = make_root(plan)
-    restrict_files(plan, root)
+    hide(plan, root)
+    show(plan, root)
     for name, value in plan["limits"].items():
         which = getattr(resource, name)
         most = resource.getrlimit(which)[1]
