@@ -13,6 +13,7 @@ log = logging.getLogger("otelauto")
 
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
+TELL_S: Final = 1.0  # for a manager whose queue is full
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
@@ -27,6 +28,7 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
     address = f"\0{name[1:]}" if name.startswith("@") else name
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(TELL_S)
             sender.connect(address)
             sender.sendall(state.encode())
     except (OSError, ValueError) as error:

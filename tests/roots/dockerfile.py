@@ -90,11 +90,11 @@ class Builder:
                 elif kind == "RUN":
                     self._run(number, text, environment)
 
-    def _within(self, number: int, script: str, *words: str, **options: object) -> None:
+    def _within(self, number: int, script: str, *words: str) -> None:
         root, scratch = self._directory / "root", self._directory / f"scratch{number}"
         order = [str(each) for each in (root, self._base, self.layer(number), scratch)]
         command = ["unshare", "-m", "sh", "-c", MERGE + script, *order, *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{words}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
 
     def _run(self, number: int, text: str, environment: Mapping[str, str]) -> None:

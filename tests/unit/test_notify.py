@@ -42,6 +42,25 @@ def test_a_manager_that_cannot_be_told_is_a_warning(
     assert "cannot be told READY=1" in record.getMessage()
 
 
+def test_a_manager_that_does_not_listen_holds_nothing_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otelauto.notify.TELL_S", 0.01)
+    name = str(tmp_path / "notify")
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+        caplog.at_level(logging.WARNING, "otelauto"),
+    ):
+        manager.bind(name)
+        sender.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                sender.sendto(b"x", name)
+        notify(READY, {"NOTIFY_SOCKET": name})
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 # Permitted are the bits given and CAP_CHOWN (0), effective none: as after the start of a program
 # whose file permits them.
 TAKING = """
