@@ -13,7 +13,7 @@ KERNELS ?= 5.10. 6.1. 6.12
 OTHER_TIER := accounting calls endings midstream modes other_callers tables unread vectors verifier
 MACHINE ?=
 
-.PHONY: install demo demo-agent wheel test test-arm64 test-kernels test-wheel check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
+.PHONY: install demo demo-agent wheel test test-arm64 test-image test-kernels test-wheel check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -79,6 +79,12 @@ test-wheel: .venv/developed  ## the wheel in a Debian 11, which debootstrap make
 	tests/install.sh
 	tests/roots/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/roots/wheel.py
+
+test-image: .venv/developed  ## the container image, made by the Dockerfile's lines without Docker (minutes, once)
+	tests/install.sh
+	tests/roots/image.sh
+	tools/wheel.sh
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/roots/image.py
 
 interop: bpf hot  ## the OTLP exporters and the agent against a real OpenTelemetry Collector, built the first time
 	tests/install.sh

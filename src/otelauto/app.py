@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 from otelauto import doctor as support
-from otelauto.capabilities import forbid_core_dumps, give_up_others
+from otelauto.capabilities import forbid_core_dumps, give_up_others, take_up
 from otelauto.config import Config
 from otelauto.control import Control, ask
 from otelauto.counters import Counters, Meaning
@@ -28,6 +28,7 @@ from otelauto.governor import SPAN_SHARES, Governor, Meter, Step
 from otelauto.instrument import Watcher
 from otelauto.kernel.ring import Take
 from otelauto.memory import settle
+from otelauto.notify import READY, STOPPING, notify
 from otelauto.protocols import protocols
 from otelauto.protocols.http1_redact import redact, unfinished
 from otelauto.protocols.settings import ProtocolSettings
@@ -117,6 +118,7 @@ class App:
         if not self._target_count():
             log.warning("nothing matches the selection yet; waiting for it to start")
         settle()
+        notify(READY)
         while not stop:
             self.watcher.turn(self._take, may_rest=not self.flows.waits())
             self._after_drain()
@@ -228,15 +230,18 @@ def run(config: Config) -> int:
     """``otelauto run``: watch and publish until a signal."""
     stop = Stop()
     forbid_core_dumps()
+    take_up()
     with closing(App(config)) as app:
         app.run(stop)
         log.info("stopping")
+        notify(STOPPING)
     log.info("stopped spans=%d dropped=%d", app.publisher.processed, app.publisher.dropped())
     return 0
 
 
 def doctor(config: Config) -> int:
     """``otelauto doctor``: what works here, what does not, and why."""
+    take_up()
     return support.examine(config)
 
 
@@ -250,6 +255,7 @@ def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
     """``otelauto record``: write the kernel's records to a file."""
     stop = Stop()
     forbid_core_dumps()
+    take_up()
     give_up_at = time.monotonic() + seconds if seconds else float("inf")
     with Writer(path, None if raw else redact, unfinished) as writer:
         watcher = Watcher(

@@ -47,6 +47,25 @@ def forbid_core_dumps() -> None:
         log.warning("a core dump may hold secrets: %s", os.strerror(ctypes.get_errno()))
 
 
+def take_up() -> None:
+    """Make effective what is needed of the permitted capabilities.
+
+    The capabilities of a program's file may be permitted only (``setcap ...=p``), so that the
+    program also starts where it is given none of them. A kernel that refuses changes nothing here:
+    whatever needs one says so.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = HEADER.pack(LINUX_CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(SETS.size)
+    if libc.capget(header, sets) == 0:
+        known = [bit for bit, _ in CAPABILITIES.values()] + [NET_BIND_SERVICE, SYS_ADMIN]
+        wanted = sum(1 << bit for bit in known)
+        effective, permitted, inherited, *high = SETS.unpack(sets)
+        effective |= permitted & wanted & 0xFFFFFFFF
+        high[0] |= high[1] & wanted >> 32
+        libc.capset(header, SETS.pack(effective, permitted, inherited, *high))
+
+
 def give_up_others(*, low_port: bool = False, statistics: bool = False) -> None:
     """Keep what is needed once the programs run, and never get more, by no program that is run.
 

@@ -30,6 +30,8 @@ need openssl openssl
 need wget wget
 need ip iproute2
 need prometheus prometheus
+need systemd-analyze systemd
+[ -e "/usr/lib/$(uname -m)-linux-gnu/libseccomp.so.2" ] || packages+=(libseccomp2)
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
 [ -e /usr/include/microhttpd.h ] || packages+=(libmicrohttpd-dev)
 
@@ -105,6 +107,10 @@ ln -sf "opentelemetry-javaagent-$agent.jar" "$built/sdk/opentelemetry-javaagent.
 if stale servers/sdk/node_modules/.package-lock.json servers/sdk/package-lock.json; then
 	(cd servers/sdk && npm ci --no-audit --no-fund --loglevel=error)
 	touch servers/sdk/node_modules/.package-lock.json
+fi
+if stale ../compose/node_modules/.package-lock.json ../compose/package-lock.json; then
+	(cd ../compose && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+	touch ../compose/node_modules/.package-lock.json
 fi
 if stale servers/node/node_modules/.package-lock.json servers/node/package-lock.json; then
 	(cd servers/node && npm ci --no-audit --no-fund --loglevel=error)

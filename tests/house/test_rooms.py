@@ -16,7 +16,7 @@ from otelauto.protocols.settings import ProtocolSettings
 
 # What each room may use beside itself. The wiring (the files next to the rooms) sees everything.
 ALLOWED = {
-    "agent": ("__version__", "config.problems", "counters", "errors", "export", "logs"),
+    "agent": ("__version__", "config.problems", "counters", "errors", "export", "logs", "notify"),
     "config": ("errors",),
     "discover": ("kernel", "errors", "counters"),
     "export": ("spans", "flows.vocabulary", "hot.cells", "counters", "errors"),

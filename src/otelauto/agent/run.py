@@ -23,6 +23,7 @@ from otelauto.agent.river.diagnostics import RiverError
 from otelauto.agent.secrets import secrets
 from otelauto.counters import Counters, Meaning
 from otelauto.errors import ConfigError, OtelautoError
+from otelauto.notify import READY, STOPPING, notify
 
 log = logging.getLogger("otelauto.agent")
 
@@ -173,7 +174,9 @@ def run(path: str, listen: str, storage: Path, *, debug: bool = False) -> int:
             if page is not None:
                 page.ready = True
             log.info("running %d components", len(agent.graph.cells()))
+            notify(READY)
             agent.serve()
+            notify(STOPPING)
         finally:
             if page is not None:
                 page.ready = False
