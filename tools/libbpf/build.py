@@ -9,7 +9,6 @@ SOURCES is the directory of the libbpf-sys package; the library and the licences
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -38,19 +37,16 @@ LICENCES = {
 
 
 def compiler(sources: Path, target: str) -> list[str]:
-    """The compiler's command line, up to what is special, with all C files of the three.
-
-    To be run in ``sources``. It does not say where that lies, so that neither the library nor the
-    compiler's cache depends on it.
-    """
+    """The compiler's command line, up to what is special, with all C files of the three."""
     files = [
         *sorted((sources / "libbpf" / "src").glob("*.c")),
         *sorted((sources / "elfutils" / "libelf").glob("*.c")),
         *(sources / "zlib" / f"{name}.c" for name in ZLIB),
     ]
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS]
-    command += [f"-I{os.path.relpath(HERE, sources)}", *(f"-I{name}" for name in INCLUDE)]
-    return [*command, *(str(path.relative_to(sources)) for path in files)]
+    command += [f"-ffile-prefix-map={sources}=.", f"-I{HERE}"]
+    command += [f"-I{sources / name}" for name in INCLUDE]
+    return [*command, *map(str, files)]
 
 
 def build(sources: Path, package: Path, machine: str) -> Path:
@@ -62,10 +58,10 @@ def build(sources: Path, package: Path, machine: str) -> Path:
     command += [
         "-shared",
         "-Wl,-z,defs",
-        "-Wl,--version-script=libbpf/src/libbpf.map",
+        f"-Wl,--version-script={sources / 'libbpf' / 'src' / 'libbpf.map'}",
     ]
     command += ["-Wl,-soname,libbpf.so.1", "-o", str(library)]
-    subprocess.run(command, check=True, cwd=sources)
+    subprocess.run(command, check=True)
     for source, name in LICENCES.items():
         shutil.copy(sources / source, bundled / name)
     return library
