@@ -96,7 +96,6 @@ wheel: .venv/developed  ## a wheel for every glibc from 2.28 and Python from 3.1
 	tools/wheel.sh $(MACHINE)
 
 release: check audit  ## what is published of this version, in dist/; says what hinders it
-	rm -rf dist
 	$(PYTHON) -m tools.release dist
 
 test-release: bpf hot  ## a rehearsal of that: both wheels are built twice and compared (minutes)

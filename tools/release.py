@@ -4,8 +4,7 @@
 In DIRECTORY are then, for x86-64 and arm64, a wheel and its bill of materials (tools/sbom.py), and
 SHA256SUMS. Each wheel is built a second time, from a clone in another place, and must be the same
 byte for byte. Exits with 1, and says why, if the version is not ready: uncommitted files, no dated
-section in CHANGELOG.md, or another commit than its tag. --rehearse leaves that out; what is not
-committed is then left out too, as the clone does not have it.
+section in CHANGELOG.md, or another commit than its tag. --rehearse asks for the first only.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class ReleaseError(Exception):
 def git(*words: str) -> str:
     """What git says."""
     done = subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    return done.stdout.rstrip()
 
 
 def version() -> str:
@@ -41,16 +40,18 @@ def version() -> str:
     return str(runpy.run_path(str(ROOT / "src" / "otelauto" / "__init__.py"))["__version__"])
 
 
-def hindrances(
-    of_version: str, changelog: str, status: str, tag_commit: str, head: str
-) -> list[str]:
-    """Why it may not be released, a sentence each.
+def uncommitted(status: str) -> list[str]:
+    """A sentence if ``git status --porcelain`` says something: the clone would not have it."""
+    names = ", ".join(line[3:] for line in status.splitlines())
+    return [f"not committed: {names}"] if names else []
 
-    ``status`` is that of ``git status --porcelain``; ``tag_commit`` is empty where there is no tag.
+
+def unready(of_version: str, changelog: str, tag_commit: str, head: str) -> list[str]:
+    """Why the version may not be released, a sentence each.
+
+    ``tag_commit`` is empty where there is no tag.
     """
     found = []
-    if status:
-        found.append(f"not committed: {', '.join(line[3:] for line in status.splitlines())}")
     heading = rf"^## \[{re.escape(of_version)}\] - \d{{4}}-\d\d-\d\d$"
     if not re.search(heading, changelog, re.MULTILINE):
         found.append(f'CHANGELOG.md has no heading "## [{of_version}] - YEAR-MONTH-DAY"')
@@ -63,15 +64,15 @@ def hindrances(
     return found
 
 
-def ready() -> list[str]:
+def hindrances(*, rehearsal: bool) -> list[str]:
     """Why the checkout may not be released as it is."""
-    tagged = subprocess.run(
-        ["git", "rev-parse", "--verify", "--quiet", f"v{version()}^{{commit}}"],
-        cwd=ROOT, check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    changelog = (ROOT / "CHANGELOG.md").read_text()
-    status = git("status", "--porcelain")
-    return hindrances(version(), changelog, status, tagged.stdout.strip(), git("rev-parse", "HEAD"))
+    found = uncommitted(git("status", "--porcelain"))
+    if not rehearsal:
+        tag = f"refs/tags/v{version()}"
+        commit = git("for-each-ref", "--format=%(*objectname)%(objectname)", tag)[:40]
+        changelog = (ROOT / "CHANGELOG.md").read_text()
+        found += unready(version(), changelog, commit, git("rev-parse", "HEAD"))
+    return found
 
 
 def build(checkout: Path, machine: str, output: Path) -> Path:
@@ -92,8 +93,16 @@ def clone(directory: Path) -> Path:
 
 
 def make(output: Path) -> None:
-    """Everything that is published; raises ReleaseError if a wheel is not reproducible."""
+    """Everything that is published.
+
+    Raises ReleaseError if a wheel is not reproducible, or if the directory has files of another
+    version.
+    """
     output.mkdir(parents=True, exist_ok=True)
+    ours = f"otelauto-{version()}-"
+    others = [p.name for p in output.iterdir() if not p.name.startswith((ours, "SHA256SUMS"))]
+    if others:
+        raise ReleaseError(f"{output} has other files: {', '.join(others)}")
     with tempfile.TemporaryDirectory() as directory:
         os.environ.pop("SOURCE_DATE_EPOCH", None)  # the sources have a time of their own
         wheels = [build(ROOT, machine, output) for machine in MACHINES]
@@ -112,11 +121,12 @@ def make(output: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make what is published of a version.")
-    parser.add_argument("--rehearse", action="store_true", help="whether or not it is ready")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="whether or not the version is ready"
+    )
     parser.add_argument("directory", type=Path, metavar="DIRECTORY")
     given = parser.parse_args()
-    reasons = [] if given.rehearse else ready()
-    if reasons:
+    if reasons := hindrances(rehearsal=given.rehearse):
         sys.stderr.write("".join(f"{reason}\n" for reason in reasons))
         return 1
     try:

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from tools import sbom
-from tools.release import hindrances, version
+from tools.release import uncommitted, unready, version
 from tools.sbom import BUNDLED, Locked, SbomError, document, licence_of, read_lock, text_of
 
 from otelauto import __version__
@@ -176,23 +176,28 @@ READY = "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-01-02\n\n### Added\
 
 def test_a_version_that_is_ready() -> None:
     assert version() == __version__
-    assert hindrances("1.2.3", READY, "", "", "c0ffee") == []
-    assert hindrances("1.2.3", READY, "", "c0ffee", "c0ffee") == []
+    assert unready("1.2.3", READY, "", "c0ffee") == []
+    assert unready("1.2.3", READY, "c0ffee", "c0ffee") == []
+    assert uncommitted("") == []
 
 
 @pytest.mark.parametrize(
-    ("changelog", "status", "tag", "why"),
+    ("changelog", "tag", "why"),
     [
-        (READY, " M src/otelauto/cli.py\n?? x", "", "not committed: src/otelauto/cli.py, x"),
-        (READY.replace(" - 2026-01-02", ""), "", "", 'no heading "## [1.2.3] - YEAR-MONTH-DAY"'),
-        (READY.replace("ed]\n", "ed]\n\n- More.\n", 1), "", "", "with nothing below it"),
-        (READY.replace("## [Unreleased]\n", ""), "", "", "with nothing below it"),
-        (READY, "", "dead", "v1.2.3 is the tag of another commit"),
+        (READY.replace(" - 2026-01-02", ""), "", 'no heading "## [1.2.3] - YEAR-MONTH-DAY"'),
+        (READY.replace("ed]\n", "ed]\n\n- More.\n", 1), "", "with nothing below it"),
+        (READY.replace("## [Unreleased]\n", ""), "", "with nothing below it"),
+        (READY, "dead", "v1.2.3 is the tag of another commit"),
     ],
 )
-def test_a_version_that_is_not_ready(changelog: str, status: str, tag: str, why: str) -> None:
-    (found,) = hindrances("1.2.3", changelog, status, tag, "c0ffee")
+def test_a_version_that_is_not_ready(changelog: str, tag: str, why: str) -> None:
+    (found,) = unready("1.2.3", changelog, tag, "c0ffee")
     assert why in found
+
+
+def test_what_is_not_committed_is_named() -> None:
+    (found,) = uncommitted(" M src/otelauto/cli.py\n?? x")
+    assert found == "not committed: src/otelauto/cli.py, x"
 
 
 def test_bandit_leaves_out_what_is_justified() -> None:
