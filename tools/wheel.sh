@@ -11,6 +11,7 @@ python=$PWD/.venv/bin/python
 mkdir -p "${2:-dist}"
 output=$(cd "${2:-dist}" && pwd)
 built=$PWD/.build/wheel
+tree=$built/tree-$machine
 tag=manylinux_2_28_$machine
 # The time in the archive: that of the sources.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
@@ -18,10 +19,10 @@ export SOURCE_DATE_EPOCH
 
 tools/libbpf/fetch.sh
 # From the sources alone: what was built in the checkout is left out.
-mkdir -p "$built"
-tree=$(mktemp -d "$built/tree-XXXXXX")
 trap 'rm -rf "$tree"' EXIT
+rm -rf "$tree"
 umask 022
+mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard -- bpf src docs/man tools/libbpf setup.py \
 	pyproject.toml MANIFEST.in README.md LICENSE NOTICE | tar -c --null -T - |
 	tar -x --no-same-permissions -C "$tree"
