@@ -12,17 +12,21 @@ KERNELS ?= 5.10. 6.1. 6.12
 # Once more with the programs of tier C, which every kernel has; the state there is in no socket.
 OTHER_TIER := accounting calls endings midstream modes other_callers tables unread vectors verifier
 MACHINE ?=
+# Tests that load no BPF program and watch nobody. `make test` runs both parts at the same time; the
+# other tests follow one by one, so that nothing but what they start themselves is in their way.
+UNIT := tests/unit
+PARSERS := tests/fuzz tests/hot tests/house tests/wire
 
-.PHONY: install demo demo-agent wheel test test-arm64 test-image test-kernels test-wheel check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
+.PHONY: install demo demo-agent wheel release test test-unit test-parsers test-arm64 test-image test-kernels test-release test-wheel check audit lock bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
-.venv/installed: pyproject.toml setup.py tools/install.sh $(BPF_SOURCES) $(HOT_SOURCES)
+.venv/installed: pyproject.toml setup.py tools/install.sh requirements/demo.txt $(BPF_SOURCES) $(HOT_SOURCES)
 	tools/install.sh demo
 	touch $@
 
 # The development set includes everything that `install` gives.
-.venv/developed: pyproject.toml setup.py tools/install.sh
+.venv/developed: pyproject.toml setup.py tools/install.sh requirements/dev.txt
 	tools/install.sh dev
 	touch $@ .venv/installed
 
@@ -38,11 +42,12 @@ build/hot: $(HOT_SOURCES) setup.py | .venv/developed
 
 hot: build/hot  ## compile the extension modules
 
-abi: bpf hot  ## generate the user-space view of bpf/abi.h, and the settings' documentation
+abi: bpf hot  ## generate the user-space view of bpf/abi.h, the settings' documentation, the manual pages
 	$(PYTHON) -m otelauto.kernel.contract $(OBJECTS)/sockets.bpf.o > src/otelauto/abi.py.new
 	mv src/otelauto/abi.py.new src/otelauto/abi.py
 	$(PYTHON) -m otelauto.config.docs > docs/config.md.new
 	mv docs/config.md.new docs/config.md
+	$(PYTHON) -m otelauto.man_pages docs/man
 
 demo: .venv/installed  ## sample services, instrumented, in a live table; Ctrl-C ends it
 	DEMO_SECONDS=$(DEMO_SECONDS) $(PYTHON) examples/demo/demo.py
@@ -50,17 +55,32 @@ demo: .venv/installed  ## sample services, instrumented, in a live table; Ctrl-C
 demo-agent: .venv/installed  ## the services, an instrumenter, an agent, stores with passwords (Prometheus, nginx)
 	DEMO_SECONDS=$(DEMO_SECONDS) $(PYTHON) examples/demo/agent_demo.py
 
-check: bpf hot  ## style and types
+check: bpf hot  ## style, types, and bandit's findings
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/bandit --quiet --recursive --configfile pyproject.toml src
+
+audit: .venv/developed  ## known vulnerabilities of what is locked; fails where the package index cannot be asked
+	.venv/bin/pip-audit --strict --disable-pip --requirement requirements/run.txt
+	.venv/bin/pip-audit --strict --disable-pip --requirement requirements/dev.txt
+
+lock: .venv/developed  ## write requirements/ anew, of pyproject.toml; LOCK=--upgrade takes the newest of all
+	tools/lock.sh $(LOCK)
 
 # Skips are failures here: whatever a test needs, tests/install.sh brings.
 test: check  ## everything, on this machine's kernel, with real servers
 	tests/install.sh
-	TEST_NO_SKIPS=1 $(PYTHON) -m pytest
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-unit test-parsers
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest $(UNIT:%=--ignore=%) $(PARSERS:%=--ignore=%)
 	TEST_NO_SKIPS=1 TEST_TIER=C $(PYTHON) -m pytest -q $(OTHER_TIER:%=tests/kernel/test_%.py) \
 		-k 'not refused_state'
+
+test-unit: bpf hot  ## part of `make test`: the unit tests
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest -q -p no:cacheprovider $(UNIT)
+
+test-parsers: bpf hot  ## part of `make test`: parsers, the fast lane, the rules of the house
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest -q -p no:cacheprovider $(PARSERS)
 
 test-kernels: bpf hot  ## the kernel tests and some end-to-end tests under other KERNELS, emulated
 	tests/install.sh
@@ -74,6 +94,13 @@ test-arm64: .venv/developed  ## the BPF objects for arm64 on an arm64 kernel, em
 
 wheel: .venv/developed  ## a wheel for every glibc from 2.28 and Python from 3.11, for MACHINE, in dist/
 	tools/wheel.sh $(MACHINE)
+
+release: check audit  ## what is published of this version, in dist/; says what hinders it
+	$(PYTHON) -m tools.release dist
+
+test-release: bpf hot  ## a rehearsal of that: both wheels are built twice and compared (minutes)
+	tests/install.sh
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/release/rehearsal.py
 
 test-wheel: .venv/developed  ## the wheel in a Debian 11, which debootstrap makes (minutes, once)
 	tests/install.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Make .venv with otelauto in it; $1 is the extra to install (demo or dev). Brings what a fresh
-# Debian or Ubuntu machine with Python 3.11 lacks: libbpf and the venv module.
+# Make .venv with otelauto in it, and exactly what requirements/$1.txt locks: demo or dev. Brings what
+# a fresh Debian or Ubuntu machine with Python 3.11 lacks: libbpf and the venv module.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/packages.sh
@@ -33,5 +33,9 @@ if [ -n "$packages" ]; then
 fi
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
+pip() {
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
+}
+pip --require-hashes -r "requirements/$extra.txt"
+pip --no-deps --no-build-isolation --no-index --editable .
 echo "installed: $PWD/.venv/bin/otelauto"

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from otelauto import __version__, logs
+from otelauto.cli_tree import command_tree
+from otelauto.completion import SHELLS
 from otelauto.config import Loaded, Purpose, load
 from otelauto.config.problems import InvalidConfig, nearest
 from otelauto.config.setting import Declaration, declarations
@@ -53,13 +55,14 @@ class _Parser(argparse.ArgumentParser):
         if wrong is None:
             raise ConfigError(message.rstrip(".") + ".", _HELP_REMEDY)
         word, known = wrong[1], re.findall(r"[\w-]+", wrong[2])
+        what = "shell" if "argument SHELL" in message else "command"
         if Path(word).is_file():
             remedy = f"Write: otelauto -config {word}"
         elif meant := nearest(word, known):
             remedy = f'Did you mean "{meant}"?'
         else:
-            remedy = f"Commands are {', '.join(known)}."
-        raise ConfigError(f'unknown command "{word}".', remedy)
+            remedy = f"{what.capitalize()}s are {', '.join(known)}."
+        raise ConfigError(f'unknown {what} "{word}".', remedy)
 
 
 def _setting_flags() -> dict[str, Declaration]:
@@ -146,6 +149,9 @@ def build_parser() -> argparse.ArgumentParser:
     replay = command("replay", "publish what a recording holds")
     replay.add_argument("file", metavar="FILE", help="a file that record wrote")
     _add_agent(commands)
+    text = "print a script with completions of the command line for a shell"
+    completion = commands.add_parser("completion", help=text, description=text, allow_abbrev=False)
+    completion.add_argument("shell", metavar="SHELL", choices=tuple(SHELLS), help="which shell")
     return parser
 
 
@@ -268,6 +274,12 @@ def _replay(parsed: argparse.Namespace) -> int:
     return 0 if _is_disabled(loaded) else int(_app().replay(loaded.config, Path(parsed.file)))
 
 
+def _completion(parsed: argparse.Namespace) -> int:
+    sys.stdout.write(SHELLS[parsed.shell](command_tree(build_parser())))
+    sys.stdout.flush()
+    return 0
+
+
 def _agent(parsed: argparse.Namespace) -> int:
     if parsed.action == "run":
         run = importlib.import_module("otelauto.agent.run").run
@@ -288,6 +300,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "record": _record,
     "replay": _replay,
     "agent": _agent,
+    "completion": _completion,
 }
 
 

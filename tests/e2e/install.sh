@@ -32,6 +32,9 @@ need ip iproute2
 need prometheus prometheus
 need systemd-analyze systemd
 [ -e "/usr/lib/$(uname -m)-linux-gnu/libseccomp.so.2" ] || packages+=(libseccomp2)
+need groff groff-base
+need zsh zsh
+need fish fish
 [ -e /usr/include/linux/errqueue.h ] || packages+=(libc6-dev)
 [ -e /usr/include/microhttpd.h ] || packages+=(libmicrohttpd-dev)
 
@@ -59,6 +62,8 @@ stale() {
 		-type f -newer "$target" -print -quit)" ]
 }
 
+# What ends with `fi &` goes on beside what follows, and is waited for at the end.
+beside=()
 if stale "$built/epoll" servers/c; then
 	cc -O2 -Wall -Wextra -pthread -o "$built/epoll" servers/c/epoll.c
 fi
@@ -67,13 +72,16 @@ if stale "$built/microhttpd" servers/c; then
 fi
 if [ ! -e "$built/openssl-1.1" ]; then
 	servers/nginx/openssl-1.1.sh "$built/openssl-1.1"
-fi
+fi &
+beside+=($!)
 if stale "$built/jetty/Http2.class" servers/jetty; then
 	rm -rf "$built/jetty"
 	mvn -q -B -f servers/jetty/pom.xml -DoutputDirectory="$built/jetty" \
 		org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
 	javac -cp "$built/jetty/*" -d "$built/jetty" servers/jetty/Http2.java
-fi
+fi &
+beside+=($!)
+jetty=$!
 if stale "$built/java/Server.class" servers/java; then
 	javac -d "$built/java" servers/java/Server.java
 fi
@@ -81,7 +89,8 @@ if stale "$built/client" clients/go install.sh; then
 	(cd clients/go && go build -mod=readonly -o "$built/client" . &&
 		go build -mod=readonly -o "$built/fetch" ./fetch)
 	touch "$built/client"
-fi
+fi &
+beside+=($!)
 if stale "$built/go-servers" servers/go install.sh; then
 	(cd servers/go && go build -mod=readonly -o "$built/" ./nethttp ./gin ./gorilla ./tlsecho ./h2c ./grpc ./grpcclient \
 		./websocket &&
@@ -93,11 +102,13 @@ fi
 if stale "$built/hyper-server" servers/rust; then
 	(cd servers/rust && CARGO_TARGET_DIR="$built/cargo" cargo build --quiet --release --locked)
 	cp "$built/cargo/release/hyper-server" "$built/hyper-server"
-fi
+fi &
+beside+=($!)
 if stale "$built/sdk/App.class" servers/sdk/App.java; then
 	javac -d "$built/sdk" servers/sdk/App.java
 fi
 agent=2.20.1
+wait $jetty # two Mavens must not fill their repository at the same time
 if [ ! -e "$built/sdk/opentelemetry-javaagent-$agent.jar" ]; then
 	mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy \
 		-Dartifact="io.opentelemetry.javaagent:opentelemetry-javaagent:$agent" \
@@ -107,12 +118,18 @@ ln -sf "opentelemetry-javaagent-$agent.jar" "$built/sdk/opentelemetry-javaagent.
 if stale servers/sdk/node_modules/.package-lock.json servers/sdk/package-lock.json; then
 	(cd servers/sdk && npm ci --no-audit --no-fund --loglevel=error)
 	touch servers/sdk/node_modules/.package-lock.json
-fi
+fi &
+beside+=($!)
 if stale ../compose/node_modules/.package-lock.json ../compose/package-lock.json; then
 	(cd ../compose && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
 	touch ../compose/node_modules/.package-lock.json
-fi
+fi &
+beside+=($!)
 if stale servers/node/node_modules/.package-lock.json servers/node/package-lock.json; then
 	(cd servers/node && npm ci --no-audit --no-fund --loglevel=error)
 	touch servers/node/node_modules/.package-lock.json
-fi
+fi &
+beside+=($!)
+for job in "${beside[@]}"; do
+	wait "$job"
+done

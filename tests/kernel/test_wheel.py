@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -15,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from tools.sbom import text_of
 
 from otelauto import __version__
 
@@ -100,8 +104,16 @@ def test_it_holds_what_the_sources_give(wheel: Path) -> None:
     bundled = {path.name for path in names if path.parent == OBJECTS.parent / "bundled"}
     assert bundled == {"libbpf.so.1", *LICENCES}
     assert {path.parts[0] for path in names} == {
-        "otelauto", f"otelauto-{__version__}.dist-info",
+        "otelauto", f"otelauto-{__version__}.dist-info", f"otelauto-{__version__}.data",
     }  # fmt: skip
+
+
+def test_its_bill_of_materials_is_valid(wheel: Path) -> None:
+    text = text_of(wheel)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    parts = {each["name"]: each.get("version") for each in json.loads(text)["components"]}
+    notice = (ROOT / "NOTICE").read_text()
+    assert all(f"{name} {parts[name]}" in notice for name in ("libbpf", "elfutils", "zlib"))
 
 
 def test_it_runs_where_its_name_says(wheel: Path, tmp_path: Path) -> None:
@@ -147,6 +159,12 @@ def test_installed_it_says_its_version(scripts: Path, tmp_path: Path) -> None:
     assert run(scripts / "otelauto", "--version", cwd=tmp_path) == f"otelauto {__version__}\n"
     where = run(scripts / "python", "-c", "import otelauto; print(otelauto.__file__)", cwd=tmp_path)
     assert Path(where).is_relative_to(scripts.parent)
+
+
+def test_installed_it_has_manual_pages(scripts: Path) -> None:
+    manual = scripts.parent / "share" / "man"
+    for page in (ROOT / "docs" / "man").iterdir():
+        assert (manual / f"man{page.name[-1]}" / page.name).read_bytes() == page.read_bytes()
 
 
 def test_installed_it_can_load_what_it_brings(scripts: Path, tmp_path: Path) -> None:

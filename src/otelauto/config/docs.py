@@ -54,7 +54,8 @@ def _variables(declaration: Declaration) -> str:
     return "<br>".join(f"`{variable.name}`" for variable in declaration.env)
 
 
-def _default(declaration: Declaration) -> str:
+def default_of(declaration: Declaration) -> str:
+    """The default as the documentation writes it, in Markdown."""
     if declaration.setting.default_note:
         return declaration.setting.default_note
     value = inline(shown(declaration, declaration.default))
@@ -81,7 +82,7 @@ def _table(rows: list[Declaration]) -> Iterator[str]:
             f"`{item.key}`",
             _variables(item),
             item.setting.kind.name,
-            _default(item),
+            default_of(item),
             _meaning(item),
         )
         yield f"| {' | '.join(cells)} |"
