@@ -208,7 +208,7 @@ class Connection:
                 self._excuse()
             if conversation is not None:
                 role = Role.REQUEST if self._is_request(segment) else Role.RESPONSE
-                if jumped and not conversation.bears_hole(role):
+                if jumped and not conversation.bears_hole(role, segment):
                     raise Desync("bytes are missing")
                 self._follow(conversation, role, segment, boundary)
                 return

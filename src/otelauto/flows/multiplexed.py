@@ -96,7 +96,7 @@ class Multiplexed:
         """No exchange changes the protocol of the others."""
         return False
 
-    def bears_hole(self, role: Role) -> bool:
+    def bears_hole(self, role: Role, segment: Segment) -> bool:
         """A hole may lie within the payload of a frame; the parser knows."""
         return True
 
