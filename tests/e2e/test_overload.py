@@ -25,7 +25,7 @@ from otelauto.errors import OtelautoError
 
 pytestmark = pytest.mark.e2e
 STOPPED_S = 5.0
-STOPS, KEPT = 3, 12  # connections of each protocol
+STOPS, KEPT = 2, 12  # connections of each protocol
 FILLS = 16_000  # requests: more than the ring has room for
 WHILE_STOPPED = 100_000  # requests: 20,000 a second
 WARNING = "records dropped because the ring was full"

@@ -17,7 +17,7 @@ from tests.e2e.test_long_exchanges import problem
 from tests.scale import PATIENCE, SCALE
 
 pytestmark = pytest.mark.e2e
-COUNT, AT_ONCE = 60 * SCALE, 5
+COUNT, AT_ONCE = 40 * SCALE, 5
 READING = 'msg="reading plaintext'
 
 

@@ -15,7 +15,7 @@ from otelauto.flows import meanings
 from otelauto.flows.doubt import DESYNCS_MAX, TURNS_JOINED
 from otelauto.flows.multiplexed import LOSSES_MAX
 
-ROUNDS = 200  # of losses in a row; each sets back what was counted before
+ROUNDS = 80  # of losses in a row; each sets back what was counted before
 AFTER = 20
 
 # Writes exchange ``number`` as the two turns that it is.

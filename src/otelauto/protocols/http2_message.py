@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # written down for type checkers only
     from otelauto.hot.http2 import Ended, Half
 
 _VERSION = "2"
-_MESSAGES = 11  # in what compiled code says of a half
 _KINDS = (
     None, grpc.GRPC, grpc.GRPC_WEB, grpc.GRPC_WEB_TEXT, grpc.CONNECT_STREAM, grpc.CONNECT_UNARY,
 )  # fmt: skip
@@ -64,8 +63,8 @@ def entry_of(ended: Ended) -> Entry:
             timeout or b"",
             code,
             message or b"",
-            grpc.Counted.of(asked[_MESSAGES]),
-            grpc.Counted.of(answered[_MESSAGES] if answered is not None else None),
+            grpc.Counted.of(asked[-2]),
+            grpc.Counted.of(answered[-2] if answered is not None else None),
             response.content if response is not None else None,
         )
     return Entry(request, tgid, tid, response=response, incomplete=incomplete)
