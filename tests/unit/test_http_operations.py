@@ -190,6 +190,29 @@ def test_content_of_http2_is_kept_up_to_a_hole_and_a_limit() -> None:
         assert found.attributes["http.request.body.size"] == len(body)
 
 
+def test_no_stream_is_given_up_for_the_content_of_others() -> None:
+    """More content than is kept: then it is not looked into, and each exchange is whole."""
+    c, s, begins, answers = http2.hello()
+    wire, count, said = (
+        Wire().open().send(CLIENT, begins),
+        400,
+        ("content-type", "application/json"),
+    )
+    body = json.dumps({"query": DOCUMENT, "variables": {"x": "y" * 15_000}}).encode()
+    for n in range(1, 2 * count, 2):
+        head = c.head(n, http2.asks(f"/{n}", "POST", said))
+        wire.send(CLIENT, head).send(CLIENT, http2.data(n, body, http2.END_STREAM))
+    wire.send(SERVER, answers)
+    for n in range(1, 2 * count, 2):
+        wire.send(SERVER, s.head(n, http2.says(204), http2.END_STREAM))
+    found = Reader(ON).feed(wire.records).exchanges
+    assert [(each.path, each.incomplete) for each in found] == [
+        (f"/{n}", None) for n in range(1, 2 * count, 2)
+    ]
+    named = sum("graphql.operation.name" in each.attributes for each in found)
+    assert 100 < named < count
+
+
 def test_what_is_no_jsonrpc() -> None:
     for body in (b'{"method": "a"}', b'{"jsonrpc": "1.0", "method": "a"}', b'[{"jsonrpc": "2.0"}]',
                  b'{"jsonrpc": "2.0", "method": 1}', b"not json", b"", b"[" * 9000):  # fmt: skip

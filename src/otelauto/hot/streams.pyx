@@ -14,7 +14,8 @@ from otelauto.hot.http1 cimport Span as Text, read_decimal
 
 cdef enum:
     OPEN_MAX = 4096  # streams; the oldest is given up
-    HELD_MAX = 4194304  # bytes of what their requests say, and of content, likewise
+    HELD_MAX = 4194304  # bytes of what their requests say, likewise
+    HELD_FOR_CONTENT = 2097152  # above it no more content is kept: no stream is given up for it
     CONTENT_MAX = 16384  # bytes kept of one message, as in json_body.py
     NO_ERROR = 0  # RFC 9113, section 7
     STREAM_CLOSED = 5
@@ -199,7 +200,7 @@ cdef class Streams:
         """The next bytes of content that is kept, as far as there is room."""
         cdef uint8_t* larger
         cdef uint32_t count = min(size, CONTENT_MAX - m.kept)
-        if self.held + count > HELD_MAX:
+        if self.held + count > HELD_FOR_CONTENT:
             count = 0
         if count:
             larger = <uint8_t*> realloc(m.content, m.kept + count)
