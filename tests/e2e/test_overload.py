@@ -45,9 +45,10 @@ def test_a_stopped_consumer_loses_what_it_counts_and_recovers(tmp_path: Path) ->
                 )
                 rig.process.popen.send_signal(signal.SIGCONT)
                 # The gap shows on connections that go on.
-                rig.process.wait_for(lambda: rig.total("flows_records_lost") > 0, "it catches up")
+                rig.process.wait_for(lambda: lost_records(rig) > 0, "it catches up", 120)
                 wrk.stop()
                 assert wrk.failures() == []
+            lost_records(rig)
             report = rig.wait_quiet()
             produced, delivered, dropped = accounts(report)
             assert dropped > 0
