@@ -97,7 +97,7 @@ def tls_lines(probes: LibraryProbes | None, why: str) -> Iterator[str]:
         yield f"  absent  plaintext of TLS: {why}"
         return
     names = " and ".join(library.name for library in LIBRARIES)
-    yield f"  ok      plaintext of TLS: what has the functions of {names}"
+    yield f"  ok      plaintext of TLS: what has the functions of {names}, by {probes.way.name}"
     try:
         cost = cost_of_a_call(probes)
     except KernelError as error:

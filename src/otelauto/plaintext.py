@@ -107,7 +107,8 @@ class Plaintext:
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._links_max = min(LINKS_MAX, max(descriptors - ENOUGH_DESCRIPTORS, 16) // 2)
+        each = probes.way.descriptors if probes is not None else 1
+        self._links_max = min(LINKS_MAX, max(descriptors - ENOUGH_DESCRIPTORS, 2 * each) // each)
         self._linked = {False: 0, True: 0}  # links, by whether they are Go's
 
     # ---- told by the thread of the targets ----

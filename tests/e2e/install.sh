@@ -101,6 +101,7 @@ if stale "$built/go-servers" servers/go install.sh; then
 fi
 if stale "$built/hyper-server" servers/rust; then
 	(cd servers/rust && CARGO_TARGET_DIR="$built/cargo" cargo build --quiet --release --locked)
+	cp "$built/cargo/release/tonic-server" "$built/cargo/release/tonic-client" "$built/"
 	cp "$built/cargo/release/hyper-server" "$built/hyper-server"
 fi &
 beside+=($!)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.harness.otelauto import Otelauto
 from tests.e2e.harness.process import Process, accepts, free_port, wait_until
-from tests.e2e.harness.receiver import Receiver, attributes
+from tests.e2e.harness.receiver import GrpcReceiver, Receiver, attributes
 from tests.e2e.harness.servers import BUILT, SERVERS
 
 from otelauto.control import ask
@@ -93,19 +93,23 @@ def backend() -> Iterator[int]:
 
 @contextlib.contextmanager
 def live(language: str, directory: Path) -> Iterator[Live]:
-    with backend() as asked, Receiver() as receiver:
+    with backend() as asked, Receiver() as receiver, GrpcReceiver(receiver.exports) as by_grpc:
         port, url = free_port(), f"http://127.0.0.1:{receiver.port}"
         words: dict[str, list[str | Path]] = {
             "python": [PROGRAMS / "opentelemetry-instrument", sys.executable, SDK / "app.py"],
+            "python, gRPC": [sys.executable, SDK / "own.py"],
             "node": ["node", SDK / "app.js"],
             "java": [
                 "java", f"-javaagent:{BUILT}/sdk/opentelemetry-javaagent.jar", "-Xmx256m",
                 "-cp", BUILT / "sdk", "App",
             ],
         }  # fmt: skip
-        environ = {} if language == "node" else {**ENVIRON, "OTEL_EXPORTER_OTLP_ENDPOINT": url}
-        command = [*words[language], str(port), str(asked), f"{url}/v1/traces"]
-        with Process(command, directory / "server.err", env=environ) as process:
+        by_itself = language in ("node", "python, gRPC")  # no variable tells of it
+        environ = {**ENVIRON, "OTEL_EXPORTER_OTLP_ENDPOINT": url}
+        target = f"http://127.0.0.1:{by_grpc.port}" if "gRPC" in language else f"{url}/v1/traces"
+        command = [*words[language], str(port), str(asked), target]
+        errors = directory / "server.err"
+        with Process(command, errors, env={} if by_itself else environ) as process:
             process.wait_for(lambda: accepts(port), "it listens", 90)
             yield Live(port, receiver, process)
 
@@ -211,9 +215,10 @@ def test_a_variable_alone_is_believed_with_a_warning(tmp_path: Path) -> None:
             assert "existing_sdk" not in otelauto.process.stderr()
 
 
-def test_found_by_its_traffic(tmp_path: Path) -> None:
+@pytest.mark.parametrize("language", ["node", "python, gRPC"])
+def test_found_by_its_traffic(tmp_path: Path, language: str) -> None:
     """Until its first export nothing tells; from then on the server spans are the SDK's alone."""
-    with live("node", tmp_path) as one, watching(one, tmp_path, "complement"):
+    with live(language, tmp_path) as one, watching(one, tmp_path, "complement"):
         (target,) = ask(tmp_path / "control")["targets"]
         assert target["sdk"] == ""
         one.ask("items", 1)

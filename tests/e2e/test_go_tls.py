@@ -29,6 +29,7 @@ from otelauto.discover.elf import Image
 from otelauto.discover.go_tls import find_spots
 from otelauto.kernel.capture import Wanted
 from otelauto.kernel.go_probes import KEY, GoProbes
+from otelauto.kernel.uprobe_links import BY_MULTI, BY_PERF, WAYS
 from otelauto.kernel.uprobes import Link, Spot
 from otelauto.plaintext import Plaintext
 
@@ -79,9 +80,13 @@ def echo(directory: Path, workers: int, program: Path = PROGRAM) -> Iterator[Ech
         yield Echo(process, port)
 
 
+EITHER_WAY = pytest.mark.parametrize("recorder", [[BY_MULTI], [BY_PERF]], indirect=True)
+
+
 @pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    with closing(Recorder(Wanted(libraries=True), watch_self=False)) as running:
+def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    wanted = Wanted(libraries=True, ways=getattr(request, "param", WAYS))
+    with closing(Recorder(wanted, watch_self=False)) as running:
         if running.capture.go is None:
             raise Unsupported(running.capture.go_refused)
         yield running
@@ -171,6 +176,7 @@ def test_what_the_program_reads_and_writes(
             assert not piece.flags & (SegmentFlag.FLAG_MIDSTREAM | SegmentFlag.FLAG_UNREAD)
 
 
+@EITHER_WAY
 def test_a_session_that_was_there_before(recorder: Recorder, tmp_path: Path) -> None:
     """The read that waits when the probes come is not seen; what follows is, and whose it is."""
     with echo(tmp_path, 0) as server, server.connect() as client:

@@ -235,28 +235,52 @@ def _call_and_compare(running: Running, count: int, at_once: int, directory: Pat
         assert not problems, f"{kind}: {len(problems)} of {count}: {problems[:5]}"
 
 
-@pytest.mark.parametrize("server", servers.GRPC, ids=lambda server: server.name)
-def test_calls_of_a_go_client(server: Server, tmp_path: Path) -> None:
-    """grpc-go as a client, both ends watched: all codes, all kinds, given up and too late."""
-    count, plan, go = REQUESTS // 3, tmp_path / "plan", tmp_path / "go"
+def _planned_calls(
+    server: Server, program: str, count: int, directory: Path
+) -> tuple[list[Record], list[Record], Otelauto]:
+    """What a client that was built made of the plan, what was served, and who saw both ends."""
+    plan, go, log = directory / "plan", directory / "go", directory / "client.log"
     plan.write_text("".join(json.dumps(grpc_client.plan(number)) + "\n" for number in range(count)))
-    with servers.running(server, tmp_path) as running:
-        log = tmp_path / "client.log"
-        words = [servers.BUILT / "grpcclient", str(running.port), plan, "10", log, go]
-        with Process(words, tmp_path / "client.err") as process:
+    with servers.running(server, directory) as running:
+        words = [servers.BUILT / program, str(running.port), plan, "10", log, go]
+        with Process(words, directory / "client.err") as process:
             process.wait_for(lambda: go.exists() and go.read_text() == "ready", "it is ready")
             watched = configuration(ports=[running.port], pids=[process.pid])
-            with Otelauto(tmp_path, watched) as otelauto:
+            with Otelauto(directory, watched) as otelauto:
                 go.write_text("go")
                 served = traffic.server_records(running.log, count)
                 go.write_text("done")
                 calls = finish(process, log)
                 otelauto.wait_for_spans(2 * count)
+    return calls, served, otelauto
+
+
+@pytest.mark.parametrize("server", servers.GRPC, ids=lambda server: server.name)
+def test_calls_of_a_go_client(server: Server, tmp_path: Path) -> None:
+    """grpc-go as a client, both ends watched: all codes, all kinds, given up and too late."""
+    count = REQUESTS // 3
+    calls, served, otelauto = _planned_calls(server, "grpcclient", count, tmp_path)
     assert {call["code"] for call in calls} == set(range(17))
     for kind in ("server", "client"):
         spans = [span for span in otelauto.spans if span["kind"] == kind]
         problems = grpc_problems(calls, served, spans)
         assert not problems, f"{kind}: {len(problems)} of {count}: {problems[:5]}"
+
+
+def test_calls_between_tonics(tmp_path: Path) -> None:
+    """Rust's tonic at both ends: all codes, all kinds, given up and too late."""
+    count = REQUESTS // 3
+    calls, served, otelauto = _planned_calls(servers.TONIC, "tonic-client", count, tmp_path)
+    assert {call["code"] for call in calls} == set(range(17))
+    for kind in ("server", "client"):
+        spans = [span for span in otelauto.spans if span["kind"] == kind]
+        problems = grpc_problems(calls, served, spans)
+        assert not problems, f"{kind}: {len(problems)} of {count}: {problems[:5]}"
+
+
+def test_many_calls_of_grpcio_at_a_tonic(tmp_path: Path) -> None:
+    with servers.running(servers.TONIC, tmp_path) as running:
+        _call_and_compare(running, REQUESTS // 3, 100, tmp_path)
 
 
 def test_h2load_and_nghttpd(tmp_path: Path) -> None:

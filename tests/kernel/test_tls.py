@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from otelauto.abi import CaptureMode, Opening, ProcessEventKind, SegmentFlag
 from otelauto.counters import Counters
 from otelauto.flows.vocabulary import Verdict
 from otelauto.kernel.capture import Wanted
+from otelauto.kernel.uprobe_links import BY_MULTI, BY_PERF, WAYS, Way
 from otelauto.plaintext import LINKS_REFUSED, Plaintext
 from otelauto.probe_cost import cost_of_a_call
 from otelauto.verdicts import put_verdict
@@ -52,8 +53,8 @@ except ssl.SSLWantReadError:
 class Reading:
     """The real programs with libraries, and the probes of the processes it is told of."""
 
-    def __init__(self) -> None:
-        self.recorder = Recorder(Wanted(libraries=True), watch_self=False)
+    def __init__(self, ways: Sequence[Way]) -> None:
+        self.recorder = Recorder(Wanted(libraries=True, ways=ways), watch_self=False)
         capture = self.recorder.capture
         if capture.libraries is None:
             self.recorder.close()
@@ -112,9 +113,12 @@ class Reading:
         self.recorder.close()
 
 
+EITHER_WAY = pytest.mark.parametrize("reading", [[BY_MULTI], [BY_PERF]], indirect=True)
+
+
 @pytest.fixture
-def reading() -> Iterator[Reading]:
-    with closing(Reading()) as running:
+def reading(request: pytest.FixtureRequest) -> Iterator[Reading]:
+    with closing(Reading(getattr(request, "param", WAYS))) as running:
         yield running
 
 
@@ -280,6 +284,7 @@ print(sent, again, partial, flush=True)
 """
 
 
+@EITHER_WAY
 def test_a_write_counts_for_what_was_accepted(reading: Reading, server: TlsServer) -> None:
     """A socket buffer that is full: writes are refused, tried again, and accepted in part."""
     server.run(OPENSSL.format(library=path_of(server.pid, "libssl")))
@@ -304,6 +309,7 @@ def test_a_write_counts_for_what_was_accepted(reading: Reading, server: TlsServe
         check_socket(reading, server, client)
 
 
+@EITHER_WAY
 def test_bytes_come_once_and_the_end_is_told(reading: Reading, server: TlsServer) -> None:
     reading.watch(server.pid)
     with server.connect(WRAP) as client:
@@ -370,6 +376,7 @@ def test_the_socket_is_not_guessed(reading: Reading, server: TlsServer) -> None:
         reading.recorder.wait_for(proven, "both are proven")
 
 
+@EITHER_WAY
 def test_only_the_process_that_is_watched_is_changed(
     reading: Reading, server: TlsServer, tmp_path: Path
 ) -> None:
@@ -399,6 +406,7 @@ def test_only_the_process_that_is_watched_is_changed(
         reading.recorder.wait_for(untouched, "the text is as it was")
 
 
+@EITHER_WAY
 def test_a_fork_a_late_library_and_a_deleted_one(reading: Reading, tmp_path: Path) -> None:
     """Found where it lies: loaded later, replaced on disk, in a child."""
     with tls_server(tmp_path) as donor:
@@ -475,6 +483,7 @@ hidden = ctypes.CDLL({directory!r} + "/libssl-hidden.so")
 """
 
 
+@EITHER_WAY
 def test_a_library_of_another_mount_namespace(
     reading: Reading, server: TlsServer, tmp_path: Path
 ) -> None:

@@ -190,6 +190,8 @@ class Http2Parser:
                 certain = False
             elif not message.complete:
                 message.inexact = True
+                if message.content is not None:
+                    message.content.skip(0)
             if not asks:
                 entry.incomplete = "lost"
         if certain:
@@ -239,6 +241,8 @@ class Http2Parser:
             half.message.wire_size += content
             if half.message.messages is not None:
                 half.message.messages.skip(content)
+            if half.message.content is not None and content:
+                half.message.content.skip(content)
         stream.skip(count)
         if not half.left and half.ends:
             self._end(half, half.stream, stream.time_at(stream.position - 1))
@@ -264,6 +268,8 @@ class Http2Parser:
             for message in (entry.request, entry.response):
                 if message is not None and not message.complete:
                     message.inexact = True
+                if message is not None and message.content is not None:
+                    message.content.skip(length)
         return True
 
     # ---- frames ----
@@ -332,6 +338,8 @@ class Http2Parser:
             message.wire_size += content
             if message.messages is not None:
                 message.messages.feed(data[at : at + content])
+            if message.content is not None:
+                message.content.feed(data[at : at + content])
         return count
 
     def _on_frame(

@@ -10,6 +10,7 @@ from tests.reference.hpack import Block
 from otelauto.flows.vocabulary import Entry
 from otelauto.protocols import grpc, traceparent
 from otelauto.protocols.http_message import HttpMessage
+from otelauto.protocols.json_body import Body
 
 _VERSION = "2"
 _STATUS_DIGITS = 3
@@ -31,6 +32,7 @@ class Http2Message(HttpMessage):
     has_body: bool = False
     declared: int = -1
     reset: int = -1
+    content: Body | None = None  # what a unary call of Connect was refused for
 
     def body_size(self) -> int | None:
         """The content of all DATA frames; ``None`` where some may be missing or there is none."""
@@ -88,6 +90,8 @@ def response(message: Http2Message, block: Block, asked: Http2Message) -> None:
     call.take(block.fields)
     if call.kind.prefixed:
         message.messages = call.answered = grpc.messages(call.kind)
+    elif message.status != 200:
+        message.content = call.refusal = Body()
 
 
 def settle(entry: Entry, time: int) -> bool:

@@ -103,6 +103,28 @@ def test_an_answer_of_somebody_who_knows_http_only() -> None:
     assert "rpc.response.status_code" not in exchange.attributes
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (b'{"code":"unavailable","message":"no"}', "UNAVAILABLE"),
+        (b'{"code":"made_up"}', "_OTHER"),
+        (b"no json", None),
+    ],
+)
+def test_what_a_unary_call_of_connect_was_refused_for(said: bytes, status: str | None) -> None:
+    version = ("connect-protocol-version", "1")
+    c, s, begins, answers = hello()
+    wire = Wire(view=CLIENT).open()
+    ask = c.head(1, asks("/p.S/Get", "POST", ("content-type", "application/json"), version))
+    wire.send(CLIENT, begins + ask + data(1, b"{}", END_STREAM))
+    head = s.head(1, says(503, ("content-type", "application/json")))
+    wire.send(SERVER, answers + head + data(1, said[:5])).send(SERVER, data(1, said[5:], 1))
+    (exchange,) = read(wire)
+    assert exchange.attributes["rpc.method"] == "p.S/Get"
+    assert exchange.attributes.get("rpc.response.status_code") == status
+    assert exchange.attributes["error.type"] == (status or "503")
+
+
 def test_names_of_2023() -> None:
     stages = [Select(as_2023=True), Naming2023()]
     span = to_span(call(grpc_trailers(14)), SERVICE, stages)

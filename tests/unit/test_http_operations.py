@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.wire import http2
 from tests.wire.transcripts import CHUNKED, answer, get, post, request
 from tests.wire.wire import CLIENT, SERVER, Heads, Reader, Wire
 
@@ -31,6 +32,26 @@ def exchange(
 ) -> Exchange:  # fmt: skip
     wire = Wire(view=view).open().send(CLIENT, post("/api", body, media))
     wire.send(SERVER, answer(200, reply, JSON))
+    (found,) = Reader(settings).feed(wire.records).exchanges
+    assert SECRET not in str(found)
+    assert found.attributes.get("http.request.body.size") == len(body)
+    return found
+
+
+def exchange2(
+    body: bytes, reply: bytes = b"{}", view: str = SERVER, settings: ProtocolSettings = ON,
+    media: bytes = JSON,
+) -> Exchange:  # fmt: skip
+    """The same over HTTP/2, each half in two DATA frames, one of which is padded."""
+    c, s, begins, answers = http2.hello()
+    name, _, value = media.decode().partition(": ")
+    head = c.head(1, http2.asks("/api", "POST", (name.lower(), value)))
+    first, rest = body[:9], body[9:]
+    padded = http2.frame(http2.DATA, http2.PADDED, 1, bytes([3]) + first + bytes(3))
+    wire = Wire(view=view).open().send(CLIENT, begins + head + padded)
+    wire.send(CLIENT, http2.data(1, rest, http2.END_STREAM)).send(SERVER, answers)
+    said = s.head(1, http2.says(200, ("content-type", "application/json")))
+    wire.send(SERVER, said + http2.data(1, reply[:7]) + http2.data(1, reply[7:], 1))
     (found,) = Reader(settings).feed(wire.records).exchanges
     assert SECRET not in str(found)
     assert found.attributes.get("http.request.body.size") == len(body)
@@ -118,6 +139,78 @@ def test_errors_of_jsonrpc(view: str) -> None:
     own = view == CLIENT
     assert unknown["rpc.method"] == ("made.up" if own else "_OTHER")
     assert unknown.get("rpc.method_original") == (None if own else "made.up")
+
+
+def test_the_same_over_http2() -> None:
+    """Whatever HTTP/1 gives, for servers and clients, asked for or not."""
+    off = ProtocolSettings()
+    calls = {"jsonrpc": "2.0", "id": 1, "method": "made.up", "params": {"key": SECRET}}
+    refused = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": SECRET}}
+    bodies = [
+        (json.dumps({"query": DOCUMENT, "variables": {"id": SECRET}}), "{}"),
+        (json.dumps(calls), json.dumps({"jsonrpc": "2.0", "result": SECRET})),
+        (json.dumps(calls), json.dumps(refused)),
+        ("not json at all", "nor this"),
+    ]
+    named = 0
+    for body, reply in bodies:
+        for view in (SERVER, CLIENT):
+            for settings in (ON, off):
+                for media in (JSON, b"Content-Type: text/plain"):
+                    words = body.encode(), reply.encode(), view, settings, media
+                    one, two = (said.attributes for said in (exchange(*words), exchange2(*words)))
+                    assert one.pop("network.protocol.version") == "1.1"
+                    assert two.pop("network.protocol.version") == "2"
+                    assert one.pop("user_agent.original", "") != two.pop("user_agent.original")
+                    assert one == two
+                    found = "graphql.operation.name" in two or "rpc.method" in two
+                    named += found
+                    assert not found or (settings is ON and media is JSON)
+    assert named == 6
+
+
+def test_content_of_http2_is_kept_up_to_a_hole_and_a_limit() -> None:
+    document = json.dumps({"query": DOCUMENT, "variables": {"x": "y" * 40_000}}).encode()
+    late = json.dumps({"variables": {"x": "y" * BODY_MAX}, "query": DOCUMENT}).encode()
+    for body, captured, name in (
+        (document, None, "Find"),
+        (document, 2000, "Find"),
+        (late, None, None),
+        (late, 2000, None),
+    ):
+        c, _, begins, _ = http2.hello()
+        json_type = ("content-type", "application/json")
+        wire = Wire().open().send(CLIENT, begins + c.head(1, http2.asks("/a", "POST", json_type)))
+        for at in range(0, len(body), 9000):
+            wire.send(CLIENT, http2.data(1, body[at : at + 9000]), captured)
+        wire.send(CLIENT, http2.data(1, b"", http2.END_STREAM))
+        wire.send(SERVER, http2.hello()[3] + http2.End().head(1, http2.says(204), 1))
+        (found,) = Reader(ON).feed(wire.records).exchanges
+        assert found.attributes.get("graphql.operation.name") == name
+        assert found.attributes["http.request.body.size"] == len(body)
+
+
+def test_no_stream_is_given_up_for_the_content_of_others() -> None:
+    """More content than is kept: then it is not looked into, and each exchange is whole."""
+    c, s, begins, answers = http2.hello()
+    wire, count, said = (
+        Wire().open().send(CLIENT, begins),
+        400,
+        ("content-type", "application/json"),
+    )
+    body = json.dumps({"query": DOCUMENT, "variables": {"x": "y" * 15_000}}).encode()
+    for n in range(1, 2 * count, 2):
+        head = c.head(n, http2.asks(f"/{n}", "POST", said))
+        wire.send(CLIENT, head).send(CLIENT, http2.data(n, body, http2.END_STREAM))
+    wire.send(SERVER, answers)
+    for n in range(1, 2 * count, 2):
+        wire.send(SERVER, s.head(n, http2.says(204), http2.END_STREAM))
+    found = Reader(ON).feed(wire.records).exchanges
+    assert [(each.path, each.incomplete) for each in found] == [
+        (f"/{n}", None) for n in range(1, 2 * count, 2)
+    ]
+    named = sum("graphql.operation.name" in each.attributes for each in found)
+    assert 100 < named < count
 
 
 def test_what_is_no_jsonrpc() -> None:

@@ -123,7 +123,7 @@ class Http:
     operations: tuple[str, ...] = setting(
         (),
         kinds.words("graphql", "jsonrpc"),
-        "Read the bodies of HTTP/1 requests in JSON for the names of what they ask for: operations "
+        "Read the bodies of HTTP requests in JSON for the names of what they ask for: operations "
         "of GraphQL, methods of JSON-RPC. Nothing else of a body is kept. Costs the fast lane.",
         default_note="none",
     )

@@ -8,6 +8,7 @@ from typing import Any
 from otelauto.abi import CaptureMode, Opening, Segment, SegmentFlag, SocketRole
 from otelauto.flows import meanings
 from otelauto.flows.conversation import Conversation
+from otelauto.flows.doubt import Doubt
 from otelauto.flows.endpoints import GENEROUS, STREAM, Endpoint, key_of
 from otelauto.flows.hub import Hub
 from otelauto.flows.multiplexed import Multiplexed
@@ -32,9 +33,6 @@ from otelauto.flows.vocabulary import (
 from otelauto.hot.lane import Lane, Tally
 
 LOOK_MAX = 16 * 1024  # bytes of a turn looked at for a protocol
-TURNS_FRESH = 2  # turns looked at on a connection seen from its beginning
-TURNS_JOINED = 8  # ... joined midstream
-DESYNCS_MAX = 8  # in a row, before the protocol is doubted
 # Exchanges read here after the fast lane gave a connection back, doubled each time; unless it had
 # read so many that it was worth while.
 STAY_MAX = 1024
@@ -50,10 +48,10 @@ class Connection:
     """A connection by its cookie. Feeds its two streams to a conversation."""
 
     __slots__ = (
-        "_applied", "_candidates", "_conversation", "_desyncs", "_ejections", "_endpoint",
-        "_generous", "_hub", "_midstream", "_recognizer", "_request_direction", "_revised",
-        "_serves", "_state", "_stay", "_turns", "carries", "cookie", "ends", "half_closed",
-        "last_ns", "missing", "netns", "sequence", "streams", "tgid",
+        "_applied", "_candidates", "_conversation", "_doubt", "_ejections", "_endpoint",
+        "_generous", "_hub", "_midstream", "_recognizer", "_request_direction", "_serves",
+        "_state", "_stay", "carries", "cookie", "ends", "half_closed", "last_ns", "missing",
+        "netns", "sequence", "streams", "tgid",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, cookie: int, opening: Opening | None, path: bytes) -> None:
@@ -72,12 +70,10 @@ class Connection:
         self._midstream = opening is None
         self._state = State.DETECTING
         self._candidates = [False, False]
-        self._turns = 0
+        self._doubt = Doubt()
         self._recognizer: Recognizer | None = None
         self._request_direction = 0
         self._conversation: Conversation | Multiplexed | None = None
-        self._desyncs = 0
-        self._revised = False
         self._endpoint: Endpoint | None = None
         self._ejections = 0
         self._stay = 0  # exchanges to be read here before the fast lane may have the connection
@@ -116,8 +112,15 @@ class Connection:
 
     def missed(self) -> None:
         """A record was lost."""
+        self._excuse()
         if self._conversation is not None:
             self._conversation.missed()
+
+    def _excuse(self) -> None:
+        """Bytes are known to be missing."""
+        self._doubt.excuse()
+        if isinstance(self._conversation, Multiplexed):
+            self._conversation.excuse()
 
     def interrupted(self) -> None:
         """From here on bytes pass that nobody sees, and nobody will know how many."""
@@ -141,8 +144,8 @@ class Connection:
         if conversation is None or not conversation.rests() or self._stay > 0:
             return False
         if isinstance(conversation, Multiplexed):  # it bears what is missing, wherever it is read
-            return not self._desyncs
-        return not (self._generous or self._desyncs or self.missing)
+            return not self._doubt.desyncs
+        return not (self._generous or self._doubt.desyncs or self.missing)
 
     def adopt(self, lane: Lane, peer: bytes) -> None:
         """Let ``lane`` read on. ``peer`` is how its spans name the peer."""
@@ -201,9 +204,11 @@ class Connection:
             stream, conversation = self.streams[segment.direction], self._conversation
             jumped = stream.end < segment.offset > stream.position
             append_segment(stream, segment, payload)
+            if jumped:
+                self._excuse()
             if conversation is not None:
                 role = Role.REQUEST if self._is_request(segment) else Role.RESPONSE
-                if jumped and not conversation.bears_hole(role):
+                if jumped and not conversation.bears_hole(role, segment):
                     raise Desync("bytes are missing")
                 self._follow(conversation, role, segment, boundary)
                 return
@@ -286,10 +291,8 @@ class Connection:
         stream.discard()
         if likeness is Likeness.RESPONSE:
             self._hub.counters.add(meanings.RESPONSES_UNMATCHED)
-        if self._state is State.DETECTING:
-            self._turns += 1
-            if self._turns >= (TURNS_JOINED if self._midstream else TURNS_FRESH):
-                self._ignore("desync" if self._revised else "unknown")
+        if self._state is State.DETECTING and self._doubt.count_turn(self._midstream):
+            self._ignore("desync" if self._doubt.revised else "unknown")
 
     def _begin(self, recognizer: Recognizer, segment: Segment, at_start: bool) -> None:
         """A request begins in the direction of ``segment``: follow the conversation from here."""
@@ -297,7 +300,7 @@ class Connection:
         requests, responses = self.streams[direction], self.streams[1 - direction]
         if not (recognizer.multiplexed and self._candidates[1 - direction]):
             responses.discard()
-        certain = at_start and responses.position == 0 and self._turns == 0
+        certain = at_start and responses.position == 0 and self._doubt.turns == 0
         self._candidates = [False, False]
         self._request_direction = direction
         self._serves = direction == 0
@@ -325,7 +328,7 @@ class Connection:
         hub = self._hub
         hub.counters.add(meanings.DESYNCS)
         conversation = self._conversation
-        self._desyncs += 1
+        doubtful = self._doubt.count_desync()
         self._candidates = [False, False]
         if conversation is not None:
             tunnel = conversation.may_be_tunnel() or self._recognizer is None
@@ -341,16 +344,15 @@ class Connection:
         append_segment(stream, segment, payload)
         if self._recognizer is not None:
             self._state = State.LOST
-        if self._desyncs >= DESYNCS_MAX:
-            self._doubt()
+        if doubtful:
+            self._revise()
 
-    def _doubt(self) -> None:
-        if self._revised:
+    def _revise(self) -> None:
+        """The protocol is another, it seems."""
+        if not self._doubt.revise():
             self._ignore("desync")
             return
-        self._revised = True
         self._midstream = True
-        self._desyncs = self._turns = 0
         self._recognizer = None
         self._state = State.DETECTING
 
@@ -476,7 +478,7 @@ class Connection:
         the kernel half does not know (AF_UNIX).
         """
         endpoint = self._endpoint
-        self._desyncs = 0
+        self._doubt.confirm()
         self._stay -= 1
         if endpoint is None or isinstance(self._conversation, Multiplexed):
             return

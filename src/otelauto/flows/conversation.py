@@ -57,8 +57,8 @@ class Conversation:
     """Follows one parser. Every method may raise :class:`Desync`, after which it is of no use."""
 
     __slots__ = (
-        "_certain", "_counters", "_held", "_pending", "_pipelined", "_publish", "_recognizer",
-        "_skipping", "parser", "requests", "responses",
+        "_answers_begun", "_certain", "_counters", "_held", "_pending", "_pipelined", "_publish",
+        "_recognizer", "_skipping", "parser", "requests", "responses",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,7 @@ class Conversation:
         self._pipelined = False
         self._recognizer = recognizer
         self._certain = certain
+        self._answers_begun = certain  # or, up to now, nothing was missed since the first request
         self._publish = publish
         self._counters = counters
         self._pending: deque[Entry] = deque()
@@ -103,6 +104,7 @@ class Conversation:
 
     def missed(self) -> None:
         """A record of the connection was lost."""
+        self._answers_begun = True
         for half in (self.requests, self.responses):
             if half.message is not None:
                 half.message.inexact = half.message.endless
@@ -111,8 +113,13 @@ class Conversation:
         """Whether a response that changes the protocol may be among the bytes that are missing."""
         return any(entry.request.may_upgrade for entry in self._pending)
 
-    def bears_hole(self, role: Role) -> bool:
-        """Whether bytes that nobody saw can pass in a direction without hiding a message."""
+    def bears_hole(self, role: Role, segment: Segment) -> bool:
+        """Whether the bytes missing before ``segment`` can have passed without hiding a message.
+
+        Before the first response, if no record was lost since its request, they passed before that.
+        """
+        if role is Role.RESPONSE and not self._answers_begun and not segment.unseen:
+            return True
         message = (self.requests if role is Role.REQUEST else self.responses).message
         return message is not None and message.endless
 
@@ -127,6 +134,9 @@ class Conversation:
             boundary = boundary and answered
         else:
             half = self.responses
+            if not self._answers_begun:
+                self._answers_begun = True
+                half.stream.skip_to(segment.offset)
             boundary = len(self._pending) > 1 and not half.candidate
         message = half.message
         if message is not None and message.open_ended:

@@ -88,11 +88,15 @@ class Multiplexed:
         """A record was lost: the offsets of the next one, if any, say whether bytes are missing."""
         self._missed = True
 
+    def excuse(self) -> None:
+        """Bytes are known to be missing: that the place was lost is no evidence."""
+        self._losses = 0
+
     def may_be_tunnel(self) -> bool:
         """No exchange changes the protocol of the others."""
         return False
 
-    def bears_hole(self, role: Role) -> bool:
+    def bears_hole(self, role: Role, segment: Segment) -> bool:
         """A hole may lie within the payload of a frame; the parser knows."""
         return True
 

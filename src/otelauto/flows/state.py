@@ -10,7 +10,8 @@ DETECTING -> FOLLOWING   a request was recognised
 DETECTING -> IGNORED     ciphertext, or nothing known within a few turns
 FOLLOWING -> LOST        Desync
 LOST -> FOLLOWING        a request was recognised
-LOST -> DETECTING        Desync again and again without one whole exchange; IGNORED the second time
+LOST -> DETECTING        Desync again and again without one whole exchange, and without bytes that
+                         are known to be missing (doubt.py); IGNORED the second time
 FOLLOWING -> IGNORED     the connection was upgraded to something that nobody reads, or the place is
                          lost in something that cannot be joined in the middle
 """

@@ -8,8 +8,11 @@ from otelauto.flows.vocabulary import Entry
 # gRPC-Web and Connect, which tells how the call ended.
 Count = tuple[int, int, bool, bytes]
 # start_ns, tcp_sequence, head_size, end_ns, complete, truncated, inexact, unknown, body_size,
-# has_body, length of the content by the head or -1, messages.
-Half = tuple[int, int, int, int, bool, bool, bool, int, int, bool, int, Count | None]
+# has_body, length of the content by the head or -1, messages, the beginning of the content if it
+# was wanted.
+Half = tuple[
+    int, int, int, int, bool, bool, bool, int, int, bool, int, Count | None, bytes | None
+]  # fmt: skip
 # method, target, scheme, authority, user agent, traceparent.
 Asked = tuple[bytes | None, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
 # grpc-timeout, grpc-status, grpc-message.
@@ -31,10 +34,15 @@ class Session:
     """One connection of HTTP/2 (RFC 9113), with HPACK (RFC 7541) and the messages of gRPC.
 
     ``asks``: of the direction that carries requests. ``make`` puts an exchange in the words of the
-    flows.
+    flows. ``may_ask`` says of a method and a content type whether content is wanted, of such a
+    request and of its response; that of a refused unary call of Connect is in any case.
     """
 
-    def __init__(self, make: Callable[[Ended], Entry]) -> None: ...
+    def __init__(
+        self,
+        make: Callable[[Ended], Entry],
+        may_ask: Callable[[bytes, bytes | None], bool] | None = None,
+    ) -> None: ...
     @property
     def passed(self) -> int:
         """Bytes that passed since :meth:`take_passed`."""

@@ -64,8 +64,8 @@ def first_block(bytes head):
 cdef class Session:
     """One connection."""
 
-    def __cinit__(self, make):
-        self.streams = Streams(make)
+    def __cinit__(self, make, may_ask=None):
+        self.streams = Streams(make, may_ask)
         self.halves[0].asks = True
         self.requests, self.responses = Decoder(), Decoder()
 
@@ -240,7 +240,7 @@ cdef class Session:
             if not m.there:
                 certain = False
             elif not m.complete:
-                m.inexact = True
+                m.inexact, m.keeps = True, False
             if not half.asks:
                 x.fate = LOST
                 x.suspect = True
@@ -350,17 +350,21 @@ cdef class Session:
             m.body_size += content
             if m.count.wanted:
                 messages.feed(&m.count, data, content)
+            if m.keeps:
+                self.streams.keep(m, data, content)
         return <int> count
 
     cdef int pass_unseen(self, Half* half, uint32_t count) except -1:
         """Bytes of a payload that are not known."""
+        cdef Message* m = self.streams.passing[not half.asks]
         cdef uint32_t content = min(count, half.content)
         half.content -= content
         half.left -= count
-        if self.streams.passing[not half.asks] != NULL:
-            self.streams.passing[not half.asks].body_size += content
-            if self.streams.passing[not half.asks].count.wanted:
-                messages.skip(&self.streams.passing[not half.asks].count, content)
+        if m != NULL:
+            m.body_size += content
+            m.keeps = m.keeps and not content
+            if m.count.wanted:
+                messages.skip(&m.count, content)
         if not half.left and half.ends:
             self.end(half, half.stream)
         return 0
@@ -385,6 +389,7 @@ cdef class Session:
         if frame.kind == DATA and x != NULL:  # how much of it is padding is not known
             x.request.inexact |= not x.request.complete
             x.response.inexact |= not x.response.complete
+            x.request.keeps = x.response.keeps = False
         return READ
 
     cdef bint on_frame(self, Half* half, Frame frame, const uint8_t* data, Origin origin) except -1:

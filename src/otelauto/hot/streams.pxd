@@ -50,6 +50,9 @@ cdef struct Message:
     uint32_t head_size
     uint32_t unknown
     Count count
+    bint keeps  # its content, as far as it is known without a gap
+    uint32_t kept  # bytes of it
+    uint8_t* content
 
 cdef struct Exchange:
     uint32_t number
@@ -80,6 +83,7 @@ cdef struct Exchange:
 
 cdef class Streams:
     cdef object make
+    cdef object may_ask  # whether the content of a request may name an operation; None: nobody asks
     cdef Exchange* buckets[BUCKETS]
     cdef Exchange* oldest
     cdef Exchange* newest
@@ -102,6 +106,8 @@ cdef class Streams:
     ) except -1
     cdef int take_status(self, Exchange* x, const Text* fields) except -1
     cdef void place(self, Exchange* x) noexcept
+    cdef int keep(self, Message* m, const uint8_t* data, uint32_t size) except -1
+    cdef void drop(self, Message* m) noexcept
     cdef Exchange* find(self, uint32_t number) noexcept
     cdef void end(self, Exchange* x, bint asks, uint64_t time_ns) noexcept
     cdef void abort(self, Exchange* x, uint32_t code, uint64_t time_ns) noexcept

@@ -3,7 +3,7 @@
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from otelauto.hot cimport messages
@@ -15,6 +15,8 @@ from otelauto.hot.http1 cimport Span as Text, read_decimal
 cdef enum:
     OPEN_MAX = 4096  # streams; the oldest is given up
     HELD_MAX = 4194304  # bytes of what their requests say, likewise
+    HELD_FOR_CONTENT = 2097152  # above it no more content is kept: no stream is given up for it
+    CONTENT_MAX = 16384  # bytes kept of one message, as in json_body.py
     NO_ERROR = 0  # RFC 9113, section 7
     STREAM_CLOSED = 5
     CANCEL = 8
@@ -66,6 +68,8 @@ cdef void discard(Exchange* x) noexcept:
     free(x.said)
     free(x.request.count.trailers)
     free(x.response.count.trailers)
+    free(x.request.content)
+    free(x.response.content)
     free(x)
 
 
@@ -79,8 +83,11 @@ cdef tuple message_of(Message* m):
     if c.wanted:
         trailers = PyBytes_FromStringAndSize(<char*> c.trailers, c.trailers_size)
         count = c.messages, c.size, not c.inexact, trailers
+    content = None
+    if m.keeps or m.kept:
+        content = PyBytes_FromStringAndSize(<char*> m.content, m.kept)
     return (m.start_ns, m.tcp_sequence, m.head_size, m.end_ns, bool(m.complete), bool(m.truncated),
-            bool(m.inexact), m.unknown, m.body_size, bool(m.has_body), m.declared, count)
+            bool(m.inexact), m.unknown, m.body_size, bool(m.has_body), m.declared, count, content)
 
 
 cdef tuple facts_of(Exchange* x):
@@ -97,8 +104,8 @@ cdef tuple facts_of(Exchange* x):
 cdef class Streams:
     """The table of those that are open, by number and by age, and the list of those that ended."""
 
-    def __cinit__(self, make):
-        self.make = make
+    def __cinit__(self, make, may_ask):
+        self.make, self.may_ask = make, may_ask
 
     def __dealloc__(self):
         cdef Exchange* x
@@ -169,6 +176,10 @@ cdef class Streams:
             and x.method.size == 4 and memcmp(x.method.at, b"POST", 4) == 0
         ):
             expect_messages(&x.request.count, x.call)
+        elif self.may_ask is not None and x.call == NO_CALL:
+            x.request.keeps = self.may_ask(
+                value_of(fields[METHOD]) or b"", value_of(fields[CONTENT_TYPE])
+            )
         self.place(x)
         return 0
 
@@ -184,6 +195,30 @@ cdef class Streams:
         self.newest = x
         self.open += 1
         self.held += x.room
+
+    cdef int keep(self, Message* m, const uint8_t* data, uint32_t size) except -1:
+        """The next bytes of content that is kept, as far as there is room."""
+        cdef uint8_t* larger
+        cdef uint32_t count = min(size, CONTENT_MAX - m.kept)
+        if self.held + count > HELD_FOR_CONTENT:
+            count = 0
+        if count:
+            larger = <uint8_t*> realloc(m.content, m.kept + count)
+            if larger == NULL:
+                raise MemoryError
+            memcpy(larger + m.kept, data, count)
+            m.content = larger
+            m.kept += count
+            self.held += count
+        m.keeps = count == size
+        return 0
+
+    cdef void drop(self, Message* m) noexcept:
+        """Another one comes in its place."""
+        self.held -= m.kept
+        free(m.content)
+        free(m.count.trailers)
+        memset(m, 0, sizeof(Message))
 
     cdef int on_response(
         self, Decoder block, uint32_t number, uint32_t size, Origin origin, bint cut
@@ -209,8 +244,7 @@ cdef class Streams:
             return self.take_status(x, fields)
         if 100 <= code < 200:
             return 0
-        free(x.response.count.trailers)
-        memset(&x.response, 0, sizeof(Message))
+        self.drop(&x.response)
         x.response.there, x.response.truncated = True, cut
         x.response.start_ns, x.response.tcp_sequence = origin.time, origin.tcp_sequence
         x.response.head_size, x.response.unknown = size, unknown
@@ -220,6 +254,10 @@ cdef class Streams:
             x.response.declared = <int64_t> length
         if x.call not in (NO_CALL, CONNECT_UNARY):
             expect_messages(&x.response.count, x.call)
+        # What a call of Connect was refused for, or what an operation came to.
+        x.response.keeps = (
+            x.request.keeps or x.request.kept > 0 or (x.call == CONNECT_UNARY and code != 200)
+        )
         return self.take_status(x, fields)
 
     cdef int take_status(self, Exchange* x, const Text* fields) except -1:
@@ -299,7 +337,7 @@ cdef class Streams:
         if self.passing[1] == &x.response:
             self.passing[1] = NULL
         self.open -= 1
-        self.held -= x.room
+        self.held -= x.room + x.request.kept + x.response.kept
         self.exchanges += 1
         x.newer = NULL
         if self.ended_last != NULL:

@@ -10,7 +10,7 @@ import os
 import select
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from otelauto.kernel.objects import (
 )
 from otelauto.kernel.ring import Ring, Take
 from otelauto.kernel.tiers import TIERS, HookError, Tier
+from otelauto.kernel.uprobe_links import WAYS, Way
 from otelauto.kernel.uprobes import LibraryProbes
 
 log = logging.getLogger("otelauto.kernel")
@@ -55,6 +56,7 @@ class Wanted:
     excluded: tuple[int, ...] = ()
     listen_ports: Iterable[tuple[int, int]] = ()  # ranges, both ends included
     libraries: bool = False  # be able to put probes into libraries
+    ways: Sequence[Way] = WAYS  # to put them there, best first
 
 
 @dataclass(slots=True)
@@ -145,7 +147,7 @@ class Capture:
         if self._sockets.name != TIERS[0].object:
             return None, f"that takes tier {TIERS[0].name}"
         try:
-            return LibraryProbes(self._sockets, self._cpus, wanted.system_wide), ""
+            return LibraryProbes(self._sockets, self._cpus, wanted.system_wide, wanted.ways), ""
         except KernelError as error:
             return None, error.message
 

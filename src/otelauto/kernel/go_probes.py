@@ -26,7 +26,7 @@ class GoProbes(LibraryProbes):
         self, sockets: BpfObject, cpus: int, system_wide: bool, libraries: LibraryProbes
     ) -> None:
         self._libraries = libraries
-        super().__init__(sockets, cpus, system_wide)
+        super().__init__(sockets, cpus, system_wide, [libraries.way])
 
     def _arrange_maps(self, sockets: BpfObject, cpus: int) -> None:
         for name in SHARED_MAPS:
@@ -40,7 +40,7 @@ class GoProbes(LibraryProbes):
         """
         # The kernel goes by this order: a call whose beginning is seen has its end seen.
         ordered = sorted(spots, key=lambda spot: not spot.leaves)
-        link = self._link(tgid, path, [("go_call", ordered, 0)])
+        link = self._link(tgid, path, [("go_call", ordered, False)])
         link.closed = partial(self._forget, tgid)
         return link
 

@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probes on functions of a library, in one process at a time: plaintext of TLS (bpf/tls.bpf.c).
 
-A link is a ``BPF_TRACE_UPROBE_MULTI`` link (kernel 6.6, commit 89ae89f53d20): it needs CAP_BPF and
-CAP_PERFMON, changes the text of the one process that it names and of no other, and goes with its
-file descriptor. libbpf 1.1 does not know it, so it is made by bpf(2) itself.
+How they are put there is for ``uprobe_links.py`` to say.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,6 +15,7 @@ from typing import Final, TypeAlias
 from otelauto import abi
 from otelauto.errors import KernelError
 from otelauto.kernel.objects import BpfObject, Probe, ProgramCost
+from otelauto.kernel.uprobe_links import WAYS, Way
 
 TlsCall: TypeAlias = abi.TlsCall
 
@@ -28,13 +24,6 @@ SHARED_MAPS: Final = (
     "targets", "counters", "records", "events", "shared",
     "connections", "connection_verdicts", "endpoint_verdicts", "slot_cursors",
 )  # fmt: skip
-TRACE_UPROBE_MULTI: Final = 48  # enum bpf_attach_type
-SYS_BPF: Final = 321  # x86-64
-LINK_CREATE: Final = 28
-# union bpf_attr: prog_fd, target_fd, attach_type, flags; path, offsets, ref_ctr_offsets, cookies,
-# cnt, flags, pid; and zeros.
-LINK_ATTRIBUTES: Final = struct.Struct("<IIIIQQQQIII12x")
-RETURN: Final = 1  # BPF_F_UPROBE_MULTI_RETURN
 CALLED: Final = "tls_called"  # one word
 CALLED_KEY: Final = bytes(4)
 NOT_CALLED: Final = bytes(4)
@@ -83,24 +72,33 @@ class LibraryProbes:
 
     Nothing of them runs until :meth:`link` has made a link. The programs that look at sockets are
     attached when asked for; a first call into a library brings a ``PROCESS_TLS`` event until then.
-    Raises KernelError where the kernel does not take them.
+    ``way`` is the first of ``ways`` that the kernel has. Raises KernelError where it has none, or
+    does not take the programs.
     """
 
     OBJECT = "tls"
     PROGRAMS: tuple[str, ...] = ("tls_enter", "tls_return")  # those of links
+    way: Way = WAYS[0]
 
-    def __init__(self, sockets: BpfObject, cpus: int, system_wide: bool) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        with ExitStack() as undo:
-            self._object = BpfObject(self.OBJECT)
-            undo.callback(self._object.close)
-            for program in self.PROGRAMS:
-                self._object.set_attach_type(program, TRACE_UPROBE_MULTI)
-            self._arrange_maps(sockets, cpus)
-            self._object.set_constants(system_wide=int(system_wide))
-            for probe in self._object.load():
-                raise KernelError(f"{probe.name} cannot be attached: {probe.why}")
-            undo.pop_all()
+    def __init__(
+        self, sockets: BpfObject, cpus: int, system_wide: bool, ways: Sequence[Way] = WAYS
+    ) -> None:
+        for way in ways:
+            with ExitStack() as undo:
+                self._object = BpfObject(self.OBJECT)
+                undo.callback(self._object.close)
+                for program in self.PROGRAMS:
+                    self._object.set_attach_type(program, way.attach_type)
+                self._arrange_maps(sockets, cpus)
+                self._object.set_constants(system_wide=int(system_wide))
+                for probe in self._object.load():
+                    raise KernelError(f"{probe.name} cannot be attached: {probe.why}")
+                if way.is_there(self._object.program_fd(self.PROGRAMS[0])):
+                    self.way = way
+                    undo.pop_all()
+                    return
+        names = " nor ".join(way.name for way in ways)
+        raise KernelError(f"the kernel has no probes in programs: neither {names}")
 
     def _arrange_maps(self, sockets: BpfObject, cpus: int) -> None:
         for name in SHARED_MAPS:
@@ -133,38 +131,26 @@ class LibraryProbes:
         """
         enter, leave = self.PROGRAMS
         ends = [spot for spot in spots if spot.call is not TlsCall.TLS_FREE]
-        return self._link(tgid, path, [(leave, ends, RETURN), (enter, spots, 0)])
+        return self._link(tgid, path, [(leave, ends, True), (enter, spots, False)])
 
-    def _link(self, tgid: int, path: str, parts: Iterable[tuple[str, Sequence[Spot], int]]) -> Link:
-        """Links of (program, places, flags), in this order.
+    def _link(
+        self, tgid: int, path: str, parts: Iterable[tuple[str, Sequence[Spot], bool]]
+    ) -> Link:
+        """Links of (program, places, whether at their returns), in this order.
 
         Returns come first: one that comes without its beginning is passed over.
         """
         link = Link()
         try:
-            for program, spots, flags in parts:
+            for program, spots, returns in parts:
                 if spots:
-                    link.descriptors.append(self._create(program, tgid, path, spots, flags))
+                    places = [(spot.offset, spot.cookie) for spot in spots]
+                    fd = self._object.program_fd(program)
+                    link.descriptors += self.way.create(fd, tgid, path, places, returns)
         except OSError as error:
             link.close()
-            raise KernelError(_refusal(error)) from error
+            raise KernelError(f"the kernel refuses the probes: {error.strerror}") from error
         return link
-
-    def _create(self, program: str, tgid: int, path: str, spots: Sequence[Spot], flags: int) -> int:
-        name = ctypes.create_string_buffer(os.fsencode(path))
-        offsets = (ctypes.c_uint64 * len(spots))(*(spot.offset for spot in spots))
-        cookies = (ctypes.c_uint64 * len(spots))(*(spot.cookie for spot in spots))
-        packed = LINK_ATTRIBUTES.pack(
-            self._object.program_fd(program), 0, TRACE_UPROBE_MULTI, 0,
-            ctypes.addressof(name), ctypes.addressof(offsets), 0, ctypes.addressof(cookies),
-            len(spots), flags, tgid,
-        )  # fmt: skip
-        attributes = ctypes.create_string_buffer(packed, len(packed))
-        fd: int = self._libc.syscall(SYS_BPF, LINK_CREATE, attributes, len(packed))
-        if fd < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        return fd
 
     def costs(self) -> list[ProgramCost]:
         """What the kernel counted of each program."""
@@ -178,9 +164,3 @@ class LibraryProbes:
     def close(self) -> None:
         """Detach and unload; links have to be closed before."""
         self._object.close()
-
-
-def _refusal(error: OSError) -> str:
-    if error.errno == errno.EINVAL:
-        return "the kernel has no links to several places of a file (uprobe_multi, Linux 6.6)"
-    return f"the kernel refuses the probes: {error.strerror}"

@@ -20,7 +20,7 @@ from otelauto.flows.vocabulary import (
     Stream,
 )
 from otelauto.hot.http2 import Session, first_block, plausible
-from otelauto.protocols import grpc
+from otelauto.protocols import grpc, http_operations
 from otelauto.protocols.http1_describe import Describer
 from otelauto.protocols.http2_message import Http2Message, entry_of
 from otelauto.protocols.settings import ProtocolSettings
@@ -90,13 +90,14 @@ def _may_be_settings(head: bytes) -> bool:
 class Http2Parser:
     """One connection. ``session`` holds what is known of it; the fast lane may read it on."""
 
-    __slots__ = ("_describer", "finished", "session", "unmatched", "upgraded")
+    __slots__ = ("_describer", "_operations", "finished", "session", "unmatched", "upgraded")
 
     def __init__(self, settings: ProtocolSettings) -> None:
         self.finished: list[Entry] = []
         self.unmatched = 0
         self.upgraded = False
-        self.session = Session(entry_of)
+        self._operations = settings.operations
+        self.session = Session(entry_of, http_operations.may_ask if self._operations else None)
         self._describer = Describer(settings)
 
     def begin(self, whole: tuple[bool, bool]) -> None:
@@ -164,6 +165,10 @@ class Http2Parser:
             said = grpc.describe(side, ends, request, response, request.call)
         else:
             said = self._describer.describe(side, ends, ends[1], request, response)
+            if request.content is not None:
+                answer = response.content if response is not None else None
+                asked = http_operations.Asked(request.content, answer)
+                said = http_operations.describe(said, side, asked, self._operations)
         if request.reset >= 0:
             known = request.reset < len(_ERRORS)
             said.attributes["otelauto.http2.error"] = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from otelauto.flows.vocabulary import Entry
 from otelauto.protocols import grpc, traceparent
 from otelauto.protocols.http_message import HttpMessage
+from otelauto.protocols.json_body import Body
 
 if TYPE_CHECKING:  # written down for type checkers only
     from otelauto.hot.http2 import Ended, Half
@@ -24,13 +25,15 @@ class Http2Message(HttpMessage):
     """One half of a stream. ``call`` is of the request: the remote procedure call it carries.
 
     ``start`` is not known. ``declared`` is the length that a response's head gave its content, -1
-    without one; ``reset`` the error code that ended the stream, -1 without one.
+    without one; ``reset`` the error code that ended the stream, -1 without one. ``content`` is the
+    beginning of its content, if somebody asked for it.
     """
 
     call: grpc.Call | None = None
     has_body: bool = False
     declared: int = -1
     reset: int = -1
+    content: Body | None = None
 
     def body_size(self) -> int | None:
         """The content of all DATA frames; ``None`` where some may be missing or there is none."""
@@ -60,8 +63,9 @@ def entry_of(ended: Ended) -> Entry:
             timeout or b"",
             code,
             message or b"",
-            grpc.Counted.of(asked[-1]),
-            grpc.Counted.of(answered[-1] if answered is not None else None),
+            grpc.Counted.of(asked[-2]),
+            grpc.Counted.of(answered[-2] if answered is not None else None),
+            response.content if response is not None else None,
         )
     return Entry(request, tgid, tid, response=response, incomplete=incomplete)
 
@@ -72,5 +76,8 @@ def _message(half: Half) -> Http2Message:
     message.version = _VERSION
     message.truncated, message.inexact, message.unknown = truncated, inexact, unknown
     message.wire_size = size
-    message.has_body, message.declared, _ = half[9:]
+    message.has_body, message.declared, _, content = half[9:]
+    if content is not None:
+        message.content = Body()
+        message.content.feed(content)
     return message

@@ -58,7 +58,7 @@ class ExistingSdk:
         """Set the span's fate; take its instruments if nothing is to be published."""
         if self._mode is Mode.IGNORE:
             return
-        path = exchange.path or ""
+        path = exchange.path or f"/{exchange.attributes.get('rpc.method', '')}"
         if path.endswith(EXPORT_PATHS):
             self._note(span)
         if not self.has_sdk(span.service):

@@ -210,11 +210,17 @@ WEBSOCKET = (
     Server("python-websockets", _python("websocket_server.py")),
     Server("go-websocket", _built("websocket"), env=SINGLE_PATH),
 )
+# Its servers inside TLS: such as use a session in one thread at a time.
+WEBSOCKET_TLS = (
+    Server("python-websockets-tls", _python("websocket_server_asyncio.py"), tls=True),
+    Server("go-websocket-tls", _built("websocket"), env=SINGLE_PATH, tls=True),
+)
 EVENTS = Server("node-events", _node("events.js"))
 GRPC = (
     Server("go-grpc", _built("grpc"), env=SINGLE_PATH),
     Server("python-grpcio", _python("grpc_server.py")),
 )
+TONIC = Server("rust-tonic", _built("tonic-server"))
 
 
 @contextlib.contextmanager
@@ -257,7 +263,8 @@ def missing() -> list[str]:
     programs = (
         "client", "epoll", "fetch", "gin", "gorilla", "grpc", "grpcclient", "h2c", "hyper-server",
         "microhttpd", "nethttp", "nethttp-pie", "nethttp-stripped", "openssl-1.1/usr/sbin/nginx",
-        "tlsecho", "websocket", "java/Server.class", "jetty/Http2.class",
+        "tlsecho", "tonic-client", "tonic-server", "websocket", "java/Server.class",
+        "jetty/Http2.class",
     )  # fmt: skip
     lacking = [name for name in programs if not (BUILT / name).exists()]
     if not os.access(SERVERS / "node" / "node_modules" / "express", os.R_OK):

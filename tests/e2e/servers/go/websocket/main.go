@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command websocket echoes each message of a WebSocket. Usage: websocket PORT
+// Command websocket echoes each message of a WebSocket, inside TLS if $TLS_CERT and $TLS_KEY are set. Usage: websocket PORT
 package main
 
 import (
@@ -25,5 +25,9 @@ func echo(ws *websocket.Conn) {
 }
 
 func main() {
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], websocket.Handler(echo)))
+	address, handler := "127.0.0.1:"+os.Args[1], websocket.Handler(echo)
+	if cert := os.Getenv("TLS_CERT"); cert != "" {
+		log.Fatal(http.ListenAndServeTLS(address, cert, os.Getenv("TLS_KEY"), handler))
+	}
+	log.Fatal(http.ListenAndServe(address, handler))
 }
