@@ -83,7 +83,8 @@ test-wheel: .venv/developed  ## the wheel in a Debian 11, which debootstrap make
 interop: bpf hot  ## the OTLP exporters and the agent against a real OpenTelemetry Collector, built the first time
 	tests/install.sh
 	tests/interop/install.sh
-	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py tests/interop/pipelines.py
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py tests/interop/pipelines.py \
+		tests/interop/prometheus_side.py tests/interop/compressions.py tests/interop/example.py
 
 soak: bpf hot  ## the end-to-end tests, SOAK times as long
 	tests/install.sh
