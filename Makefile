@@ -113,10 +113,12 @@ test-image: .venv/developed  ## the container image, made by the Dockerfile's li
 	tools/wheel.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/roots/image.py
 
-interop: bpf hot  ## the OTLP exporters and the agent against a real OpenTelemetry Collector, built the first time
+interop: bpf hot  ## the OTLP exporters and the agent against a real Collector and Prometheus, built the first time
 	tests/install.sh
 	tests/interop/install.sh
-	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py tests/interop/pipelines.py
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py tests/interop/pipelines.py \
+		tests/interop/prometheus_side.py tests/interop/compressions.py tests/interop/example.py \
+		tests/interop/remote_write.py
 
 soak: bpf hot  ## the end-to-end tests, SOAK times as long
 	tests/install.sh

@@ -40,8 +40,9 @@ NUMBERS = min(500, 100 * SCALE)
 class RealPrometheus:
     """A Prometheus that takes remote write; can be killed and started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, program: str | Path = "prometheus", *more: str) -> None:
         self.directory = directory
+        self._words = [str(program), *more]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         (directory / "prometheus.yml").write_text("{}")
@@ -52,7 +53,7 @@ class RealPrometheus:
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 [
-                    "prometheus", f"--config.file={self.directory / 'prometheus.yml'}",
+                    *self._words, f"--config.file={self.directory / 'prometheus.yml'}",
                     f"--storage.tsdb.path={self.directory / 'data'}",
                     f"--web.listen-address=127.0.0.1:{self.port}",
                     "--web.enable-remote-write-receiver",

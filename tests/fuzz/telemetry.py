@@ -3,23 +3,18 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from contextlib import suppress
 from typing import Any
 
 from tests.unit.agent_parts import attributes, message, span, spans, sums
+from tests.unit.test_agent_compression import PACKERS
 
 from otelauto.agent.pipeline import Payload
 from otelauto.agent.running.conditions import ConditionError, condition
 from otelauto.agent.running.filtering import SPAN_FUNCTIONS, SPAN_PATHS, _Item
-from otelauto.agent.running.otlp_intake import (
-    ENCODINGS,
-    UnusableError,
-    decoded,
-    decompressed,
-)
+from otelauto.agent.running.otlp_intake import decoded
 from otelauto.agent.running.split import split
+from otelauto.agent.running.unpacking import ENCODINGS, UnusableError, decompressed
 from otelauto.export.otlp_json import Json
 
 LIMIT = 64 * 1024
@@ -40,7 +35,7 @@ CONDITIONS = (
 def otlp_request(data: bytes) -> None:
     """The first byte says which signal it is, how it is written and packed."""
     choice, body = data[:1] or b"\0", data[1:]
-    encoding = ("", *ENCODINGS)[choice[0] >> 2 & 3]
+    encoding = ("", *ENCODINGS)[choice[0] >> 2 & 7]
     signal = SIGNALS[choice[0] & 1]
     try:
         plain = decompressed(body, encoding, LIMIT) if encoding else body
@@ -78,6 +73,8 @@ def seeds(target: str) -> list[bytes]:
     for number, signal in enumerate(SIGNALS):
         plain = bodies[signal].SerializeToString()
         found += [bytes([number]) + plain, bytes([number | 2]) + Json(signal).encode(plain)]
-        found += [bytes([number | 4]) + gzip.compress(plain, mtime=0)]
-        found += [bytes([number | 8]) + zlib.compress(plain)]
+        found += [
+            bytes([number | place << 2]) + PACKERS[encoding](plain)
+            for place, encoding in enumerate(ENCODINGS, 1)
+        ]
     return found

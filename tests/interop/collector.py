@@ -7,10 +7,11 @@ Not part of ``make test``, because building the collector takes minutes: ``make 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ PROGRAM = Path(__file__).resolve().parents[2] / ".build" / "interop" / "otelcol"
 PROTOCOLS = ("grpc", "http")  # that it listens for; JSON comes to the port of HTTP
 CLIENTS = (*PROTOCOLS, "json")
 DOORS = ("plain", "mutual", "expired", "batched")
+START_S = 120.0  # a first start reads 100 MB of program from the disk
 LOGIN = ("4711", "glc_a+b/c=")
 Pair = tuple[str, str]
 
@@ -157,6 +159,30 @@ def gate(directory: Path, collector: Collector) -> str:
     )
 
 
+@contextlib.contextmanager
+def running_collector(
+    directory: Path, settings: str, ports: Iterable[int], variables: Mapping[str, str] | None = None
+) -> Iterator[Process]:
+    """The Collector, when it listens on ``ports``; if it does not, an error with what it said."""
+    config = directory / "collector.yaml"
+    config.write_text(settings)
+    deaf = set(ports)
+
+    def listens() -> bool:
+        deaf.difference_update({port for port in deaf if accepts(port)})
+        return not deaf
+
+    words = [PROGRAM, "--config", config]
+    with Process(words, directory / "collector.err", env=variables) as process:
+        try:
+            process.wait_for(listens, "the Collector listens", START_S)
+        except AssertionError as error:
+            raise AssertionError(
+                f"{error}\nnot on {sorted(deaf)} of {directory}\n{process.stderr()}"
+            ) from None
+        yield process
+
+
 @pytest.fixture(scope="module", name="running")
 def fixture_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     directory = tmp_path_factory.mktemp("collector")
@@ -164,18 +190,16 @@ def fixture_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collec
     doors = (*DOORS, "login")
     ports = {(protocol, door): free_port() for protocol in PROTOCOLS for door in doors}
     made = Collector(ports, server, client, expired(directory), Receiver())
-    config = directory / "collector.yaml"
-    config.write_text(configuration(made))
     nginx = directory / "nginx.conf"
     nginx.write_text(gate(directory, made))
-    listens = lambda: all(accepts(port) for port in ports.values())  # noqa: E731
+    gates = [port for (_, door), port in ports.items() if door == "login"]
+    own = [port for (_, door), port in ports.items() if door != "login"]
     try:
         with (
-            Process([PROGRAM, "--config", config], directory / "stderr") as process,
+            running_collector(directory, configuration(made), own),
             Process(["nginx", "-c", nginx], directory / "nginx.err") as front,
         ):
-            alive = lambda: front.popen.poll() is None and listens()  # noqa: E731
-            process.wait_for(alive, "the collector listens, and nginx before it", 60)
+            front.wait_for(lambda: all(map(accepts, gates)), "nginx listens")
             yield made
     finally:
         made.sink.close()

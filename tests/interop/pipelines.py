@@ -21,10 +21,9 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
-from tests.e2e.harness.process import Process, accepts, free_port, wait_until
-from tests.interop.collector import PROGRAM, PROTOCOLS
-from tests.unit.agent_parts import attributes, message, span, spans, sums
-from tests.unit.agent_running import running
+from tests.e2e.harness.process import free_port, wait_until
+from tests.interop.collector import PROTOCOLS, running_collector
+from tests.unit.agent_parts import attributes, message, running, span, spans, sums
 from tests.unit.test_otlp_http import Receiver
 
 from otelauto.export.otlp_grpc import METHODS, OtlpGrpc
@@ -96,14 +95,11 @@ def fixture_both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sid
     directory = tmp_path_factory.mktemp("pipelines")
     made = [Side({p: free_port() for p in PROTOCOLS}, Receiver()) for _ in range(2)]
     ours, theirs = made
-    config = directory / "collector.yaml"
-    config.write_text(collector_settings(theirs.ports, theirs.sink.port))
     river = RIVER.format(**ours.ports, sink=ours.sink.port, limit=LIMIT)
     graph = running(river, directory)
     try:
-        with Process([PROGRAM, "--config", config], directory / "stderr") as process:
-            listens = lambda: all(accepts(port) for port in theirs.ports.values())  # noqa: E731
-            process.wait_for(listens, "the Collector listens", 60)
+        settings = collector_settings(theirs.ports, theirs.sink.port)
+        with running_collector(directory, settings, theirs.ports.values()):
             yield ours, theirs
     finally:
         graph.stop(5)

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Components of an agent between a test and a consumer that remembers."""
+"""Components of an agent at work, by themselves or before a consumer that remembers."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+from tests.e2e.harness.process import wait_until
 
 from otelauto.agent.check import check
 from otelauto.agent.graph import Graph
@@ -107,6 +108,20 @@ class Agent:
         return self.graph.counters()[name]
 
 
+def running(text: str, directory: Path, environ: Mapping[str, str] | None = None) -> Graph:
+    """What ``text`` configures, at work; the caller stops it."""
+    environ = environ or {}
+    graph = Graph(directory, lambda _: None, environ)
+    graph.load(check([Source("t.river", text)], environ))
+    graph.must_run()
+    return graph
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Fails if ``condition`` is not true in time."""
+    wait_until(lambda: bool(condition()), "what the line above waits for", 30)
+
+
 @contextlib.contextmanager
 def agent(text: str, directory: Path) -> Iterator[Agent]:
     """A running agent; a sink is added to the configuration."""
@@ -158,6 +173,25 @@ def message(given: Sequence[Span], service: str | None = "shop", **resource: Any
 
 def traces(given: Sequence[Span], service: str | None = "shop", **resource: Any) -> Traces:
     return Traces(TracesData, len(given), message(given, service, **resource))
+
+
+def numbered(*numbers: int) -> Traces:
+    """A payload of spans with the attribute ``n``."""
+    found = TracesData()
+    scope = found.resource_spans.add().scope_spans.add()
+    for number in numbers:
+        span_id = number.to_bytes(8, "big")
+        scope.spans.add(name="s", span_id=span_id, attributes=attributes(n=number))
+    return Traces(TracesData, len(numbers), found)
+
+
+def gauge(*values: float) -> Metrics:
+    """A payload of a gauge's points."""
+    found = MetricsData()
+    metric = found.resource_metrics.add().scope_metrics.add().metrics.add(name="g")
+    for value in values:
+        metric.gauge.data_points.add(as_double=value)
+    return Metrics(MetricsData, len(values), found)
 
 
 def sums(count: int, name: str = "requests", **fields: Any) -> Metrics:

@@ -7,7 +7,6 @@ import http.server
 import ssl
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,14 +154,6 @@ def content_of(text: str, **capsules: object) -> Decoded:
 def context_of(path: Path, counters: Counters | None = None) -> Context:
     """What the agent gives to a component."""
     return Context("prometheus.test.x", counters or Counters(), path, lambda: None)
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    """Wait for ``condition``."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.005)
 
 
 @dataclass

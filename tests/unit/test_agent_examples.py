@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 from tests.house.scan import ROOT
 
 from otelauto.agent.check import check
@@ -39,6 +40,19 @@ def test_the_documents_pipeline(name):
     ]
     for node in found.nodes.values():
         runner(node.schema.name)
+
+
+def test_the_collectors_pipeline():
+    """What it names is there, of the document's variables; tests/interop runs it."""
+    text = (ROOT / "examples" / "collector-config.yaml").read_text()
+    assert set(re.findall(r"\$\{env:(\w+)\}", text)) == set(VARIABLES)
+    found = yaml.safe_load(text)
+    assert set(found["service"]["extensions"]) == set(found["extensions"])
+    for exporter in found["exporters"].values():
+        assert exporter["auth"]["authenticator"] in found["extensions"]
+    for pipeline in found["service"]["pipelines"].values():
+        for kind in ("receivers", "processors", "exporters"):
+            assert set(pipeline[kind]) <= set(found[kind])
 
 
 @pytest.mark.parametrize("text", re.findall(r"```river\n(.*?)```", PAGE, re.DOTALL))

@@ -14,7 +14,7 @@ import grpc
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from tests.certificates import self_signed
-from tests.unit.agent_running import points, running, spans, wait_for
+from tests.unit.agent_parts import gauge, numbered, running, wait_for
 from tests.unit.grpc_receiver import GrpcReceiver, Refusal
 from tests.unit.test_otlp_http import Receiver
 
@@ -64,11 +64,11 @@ def count(exporter, meaning, label=""):
 
 def test_spans_and_points_arrive_over_grpc(make, grpc_server):
     exporter = make(f"127.0.0.1:{grpc_server.port}", client=HEADERS)
-    exporter.traces(spans(1, 2, 3))
-    exporter.metrics(points(4.5))
+    exporter.traces(numbered(1, 2, 3))
+    exporter.metrics(gauge(4.5))
     wait_for(lambda: count(exporter, SENT, "spans") == 3 and count(exporter, SENT, "points") == 1)
     messages = [request for _, request in grpc_server.exports]
-    assert spans(1, 2, 3).message.resource_spans[0] in [
+    assert numbered(1, 2, 3).message.resource_spans[0] in [
         each for m in messages if hasattr(m, "resource_spans") for each in m.resource_spans
     ]
     assert all(metadata["x-scope"] == "1" for metadata, _ in grpc_server.exports)
@@ -81,7 +81,7 @@ def test_what_may_pass_is_tried_again_and_told(make, grpc_server, code):
     grpc_server.answers += [Refusal(code, "not now")] * 3
     grpc_server.hold.clear()
     exporter = make(f"127.0.0.1:{grpc_server.port}", FAST % "")
-    exporter.traces(spans(1))
+    exporter.traces(numbered(1))
     grpc_server.hold.set()
     wait_for(lambda: count(exporter, SENT, "spans") == 1)
     reason = "unauthorized" if code is grpc.StatusCode.UNAUTHENTICATED else "retry"
@@ -93,7 +93,7 @@ def test_what_may_pass_is_tried_again_and_told(make, grpc_server, code):
 def test_trouble_is_the_health_of_the_component(make, grpc_server):
     grpc_server.answers += [Refusal(grpc.StatusCode.UNAUTHENTICATED, "wrong key")] * 10_000
     exporter = make(f"127.0.0.1:{grpc_server.port}", FAST % "")
-    exporter.traces(spans(1))
+    exporter.traces(numbered(1))
     wait_for(lambda: exporter.health()[0] is Health.UNHEALTHY)
     assert "UNAUTHENTICATED: wrong key" in exporter.health()[1]
 
@@ -101,16 +101,16 @@ def test_trouble_is_the_health_of_the_component(make, grpc_server):
 def test_what_stays_wrong_is_given_up_and_counted(make, grpc_server):
     grpc_server.answers += [Refusal(grpc.StatusCode.UNAVAILABLE)] * 10_000
     exporter = make(f"127.0.0.1:{grpc_server.port}", FAST % 'max_elapsed_time = "50ms"')
-    exporter.traces(spans(1, 2))
+    exporter.traces(numbered(1, 2))
     wait_for(lambda: count(exporter, DROPPED, "unreachable") == 2)
 
 
 def test_a_refusal_is_not_tried_again(make, grpc_server):
     grpc_server.answers.append(Refusal(grpc.StatusCode.INVALID_ARGUMENT, "no"))
     exporter = make(f"127.0.0.1:{grpc_server.port}")
-    exporter.traces(spans(1))
+    exporter.traces(numbered(1))
     wait_for(lambda: count(exporter, DROPPED, "refused") == 1)
-    exporter.traces(spans(2))
+    exporter.traces(numbered(2))
     wait_for(lambda: count(exporter, SENT, "spans") == 1)
     assert grpc_server.span_numbers() == [1, 2]
 
@@ -135,12 +135,12 @@ QUEUE = "sending_queue {\nnum_consumers = 1\nqueue_size = 2\n%s\n}"
 def test_a_full_queue_refuses(make, grpc_server):
     grpc_server.hold.clear()
     exporter = make(f"127.0.0.1:{grpc_server.port}", QUEUE % "")
-    exporter.traces(spans(0))
+    exporter.traces(numbered(0))
     wait_for(lambda: grpc_server.exports)
-    exporter.traces(spans(1))
-    exporter.traces(spans(2))
+    exporter.traces(numbered(1))
+    exporter.traces(numbered(2))
     with pytest.raises(Refused, match="is full") as caught:
-        exporter.traces(spans(3))
+        exporter.traces(numbered(3))
     assert caught.value.retry_after_s
     assert not caught.value.permanent
     grpc_server.hold.set()
@@ -152,9 +152,9 @@ def test_a_full_queue_waits_if_it_is_told_to(make, grpc_server):
     grpc_server.hold.clear()
     exporter = make(f"127.0.0.1:{grpc_server.port}", QUEUE % "block_on_overflow = true")
     for number in range(3):
-        exporter.traces(spans(number))
+        exporter.traces(numbered(number))
         wait_for(lambda: grpc_server.exports)
-    sender = threading.Thread(target=exporter.traces, args=(spans(3),))
+    sender = threading.Thread(target=exporter.traces, args=(numbered(3),))
     sender.start()
     grpc_server.hold.set()
     sender.join(30)
@@ -164,17 +164,17 @@ def test_a_full_queue_waits_if_it_is_told_to(make, grpc_server):
 def test_without_a_queue_the_sender_is_told(make, grpc_server):
     off = "sending_queue {\nenabled = false\n}\nretry_on_failure {\nenabled = false\n}"
     exporter = make(f"127.0.0.1:{grpc_server.port}", off)
-    exporter.traces(spans(1))
+    exporter.traces(numbered(1))
     assert count(exporter, SENT, "spans") == 1
     grpc_server.answers += [
         Refusal(grpc.StatusCode.UNAVAILABLE, "later"),
         Refusal(grpc.StatusCode.INVALID_ARGUMENT, "never"),
     ]
     with pytest.raises(Refused, match="later") as caught:
-        exporter.traces(spans(2))
+        exporter.traces(numbered(2))
     assert not caught.value.permanent
     with pytest.raises(Refused, match="never") as caught:
-        exporter.traces(spans(3))
+        exporter.traces(numbered(3))
     assert caught.value.permanent
 
 
@@ -183,12 +183,12 @@ def test_what_could_not_go_waits_for_the_next_run(make, grpc_server):
     slow = "sending_queue {\nnum_consumers = 1\n}"
     first = make(f"127.0.0.1:{grpc_server.port}", slow)
     for number in range(5):
-        first.traces(spans(number))
-    first.metrics(points(1.5))
+        first.traces(numbered(number))
+    first.metrics(gauge(1.5))
     wait_for(lambda: first.health()[0] is Health.UNHEALTHY)
     first.stop(20)
     with pytest.raises(Refused):
-        first.traces(spans(9))
+        first.traces(numbered(9))
     assert not any(meaning is DROPPED for meaning, _, _ in first.context.counters.items())
     grpc_server.answers.clear()
     grpc_server.exports.clear()
@@ -197,7 +197,7 @@ def test_what_could_not_go_waits_for_the_next_run(make, grpc_server):
     assert count(second, RECOVERED) == 6
     assert sorted(numbers(grpc_server)) == list(range(5))
     wait_for(lambda: second.status()["items in the spool"] == 0)
-    second.traces(spans(6))
+    second.traces(numbered(6))
     wait_for(lambda: count(second, SENT, "spans") == 6)
 
 
@@ -205,7 +205,7 @@ def test_one_that_waits_for_its_answer_does_not_hold_others_up(make, grpc_server
     grpc_server.hold.clear()
     exporter = make(f"127.0.0.1:{grpc_server.port}")
     for number in range(3):
-        exporter.traces(spans(number))
+        exporter.traces(numbered(number))
     wait_for(lambda: len(grpc_server.exports) == 3)
     grpc_server.hold.set()
     wait_for(lambda: count(exporter, SENT, "spans") == 3)
@@ -222,10 +222,10 @@ STORAGE = 'otelcol.storage.file "s" { }'
 def test_a_queue_on_disk_is_there_after_a_kill(make, grpc_server, tmp_path):
     grpc_server.hold.clear()
     exporter = make(f"127.0.0.1:{grpc_server.port}", STORED, beside=STORAGE)
-    exporter.traces(spans(1))
+    exporter.traces(numbered(1))
     wait_for(lambda: grpc_server.exports)
-    exporter.traces(spans(2, 3))
-    exporter.metrics(points(1.5))
+    exporter.traces(numbered(2, 3))
+    exporter.metrics(gauge(1.5))
     assert exporter.status()["items in the spool"] == 4
     left = tmp_path / "left"  # as a killed process leaves it
     shutil.copytree(tmp_path / "otelcol.storage.file.s", left)
@@ -249,7 +249,7 @@ def test_storage_that_cannot_be_used(make, tmp_path):
 def test_stopping_delivers_what_is_queued(make, grpc_server):
     exporter = make(f"127.0.0.1:{grpc_server.port}", "sending_queue {\nnum_consumers = 1\n}")
     for number in range(50):
-        exporter.traces(spans(number))
+        exporter.traces(numbered(number))
     exporter.stop(30)
     assert count(exporter, SENT, "spans") == 50
     assert exporter.status()["items in the spool"] == 0
@@ -264,6 +264,7 @@ def test_credentials_are_not_sent_in_plaintext(make):
     ("client", "wrong"),
     [
         ('compression = "snappy"', "snappy"),
+        ('compression = "zstd"', "zstd"),
         ('tls {\nca_pem = "no certificate"\n}', "cannot be used"),
         ("tls {\ninsecure_skip_verify = true\n}", "not supported with gRPC"),
         ('tls {\nmin_version = "TLS 1.3"\n}', "min_version"),
@@ -294,7 +295,7 @@ def test_tls_and_basic_auth(make, tmp_path, inline):
     )
     exporter = make(f"127.0.0.1:{server.port}", client=client, beside=AUTH)
     try:
-        exporter.traces(spans(1))
+        exporter.traces(numbered(1))
         wait_for(lambda: count(exporter, SENT, "spans") == 1)
         assert server.exports[0][0]["authorization"] == "Basic dTpwOnc="
     finally:
@@ -318,9 +319,9 @@ def test_over_http(make, http_server, encoding, compression):
         "otlphttp",
         'otelcol.auth.bearer "b" {\ntoken = "t0ken"\n}',
     )
-    exporter.traces(spans(1))
+    exporter.traces(numbered(1))
     wait_for(lambda: count(exporter, SENT, "spans") == 1)
-    exporter.metrics(points(1.5))
+    exporter.metrics(gauge(1.5))
     wait_for(lambda: count(exporter, SENT, "points") == 1)
     (path, headers, body), (second, _, _) = http_server.requests
     assert (path, second) == ("/otlp/v1/traces", "/otlp/v1/metrics")
@@ -328,7 +329,7 @@ def test_over_http(make, http_server, encoding, compression):
     assert headers.get("content-encoding", "none") == compression
     plain = {"gzip": gzip.decompress, "deflate": zlib.decompress}.get(compression, bytes)(body)
     if encoding == "proto":
-        assert TracesData.FromString(plain) == spans(1).message
+        assert TracesData.FromString(plain) == numbered(1).message
     else:
         assert json.loads(plain)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] == "s"
 
@@ -337,7 +338,7 @@ def test_over_http(make, http_server, encoding, compression):
 def test_http_statuses_that_are_tried_again(make, http_server, status):
     http_server.replies += [(status, {}, b"")] * 2
     exporter = make(f"http://127.0.0.1:{http_server.port}", FAST % "", "", "otlphttp")
-    exporter.traces(spans(1))
+    exporter.traces(numbered(1))
     wait_for(lambda: count(exporter, SENT, "spans") == 1)
     assert http_server.statuses == [status, status, 200]
 
@@ -345,6 +346,6 @@ def test_http_statuses_that_are_tried_again(make, http_server, status):
 def test_endpoints_of_their_own(make, http_server):
     more = f'traces_endpoint = "http://127.0.0.1:{http_server.port}/mine?x=1"'
     exporter = make("http://127.0.0.1:1", more, "", "otlphttp")
-    exporter.traces(spans(1))
+    exporter.traces(numbered(1))
     wait_for(lambda: count(exporter, SENT, "spans") == 1)
     assert http_server.requests[0][0] == "/mine?x=1"

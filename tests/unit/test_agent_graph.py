@@ -75,7 +75,7 @@ class Fake(Running):
     def stop(self, deadline_s):
         self.done.append(("stopped", self.context.id))
 
-    def headers(self):
+    def headers(self, known=False):
         return {"authorization": self.content["password"].text}
 
     def traces(self, payload):

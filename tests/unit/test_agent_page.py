@@ -10,7 +10,7 @@ import threading
 import xml.etree.ElementTree as ET
 
 import pytest
-from tests.unit.agent_running import spans, wait_for
+from tests.unit.agent_parts import numbered, wait_for
 from tests.unit.test_otlp_http import Receiver
 
 from otelauto import logs
@@ -99,7 +99,9 @@ def test_the_page_shows_components_and_hides_secrets(ask):
 
 def test_metrics_have_the_component_they_are_of(ask, agent):
     consumer = agent.graph.cells()["otelcol.exporter.debug.d"].running
-    agent.graph._relay("otelcol.exporter.debug.d", "input", "otelcol.Consumer").traces(spans(1, 2))
+    agent.graph._relay("otelcol.exporter.debug.d", "input", "otelcol.Consumer").traces(
+        numbered(1, 2)
+    )
     assert consumer.health()[1] == ""
     _, body, headers = ask("/metrics")
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -236,7 +238,7 @@ def test_a_key_that_is_corrected_in_its_file_loses_nothing(file, tmp_path, agent
     exporter = agent.graph.cells()["otelcol.exporter.otlphttp.out"].running
     try:
         for number in range(10):
-            exporter.traces(spans(number))
+            exporter.traces(numbered(number))
         wait_for(lambda: "HTTP 401" in ask("/-/healthy")[1])
         key.write_text("right-key")
         wait_for(lambda: receiver.requests[-1][1]["authorization"] == "Bearer right-key")

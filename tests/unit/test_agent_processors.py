@@ -143,14 +143,6 @@ def test_what_nobody_takes_is_counted_at_the_end(tmp_path: Path) -> None:
         assert made.count(part("batch"), ITEMS_GIVEN_UP, "shutdown") == 3
 
 
-def test_tenants_are_not_mixed_in_silence(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ConfigError, match="metadata_keys"),
-        agent(one("batch", 'metadata_keys = ["tenant"]'), tmp_path),
-    ):
-        pass
-
-
 def test_batches_of_many_threads_are_whole(tmp_path: Path) -> None:
     with agent(one("batch", 'timeout = "1ms"\n  send_batch_size = 64'), tmp_path) as made:
         processor = made[part("batch")]
@@ -353,7 +345,6 @@ def test_data_points_have_attributes_too(tmp_path: Path) -> None:
         action("extract", key="a", pattern="(x)"),
         action("extract", key="a", pattern="(?P<a>"),
         action("convert", key="a"),
-        action("insert", key="a", from_context="b"),
         action("insert", key="a", value=1 << 63),
         action("delete", key="a") + 'include {\n match_type = "strict"\n }',
         action("delete", key="a") + 'exclude {\n match_type = "strict"\n log_bodies = ["a"]\n }',

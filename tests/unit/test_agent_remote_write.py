@@ -9,13 +9,13 @@ import threading
 import time
 
 import pytest
+from tests.e2e.harness.process import wait_until
 from tests.unit.prometheus_parts import (
     Request,
     bits,
     decoded_request,
     labels,
     series_of,
-    wait_until,
     web,
 )
 from tests.unit.remote_write_parts import (

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.e2e.harness.process import wait_until
 from tests.unit.prometheus_parts import (
     decoded_request,
     series_of,
     symbols_of,
-    wait_until,
     web,
 )
 from tests.unit.remote_write_parts import (

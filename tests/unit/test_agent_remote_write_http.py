@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from tests.certificates import self_signed
+from tests.e2e.harness.process import wait_until
 from tests.unit.prometheus_parts import (
     Request,
     decoded_request,
     labels,
     series_of,
-    wait_until,
     web,
 )
 from tests.unit.remote_write_parts import (
@@ -103,7 +103,7 @@ def test_a_proxy(tmp_path) -> None:
     ("text", "problem"),
     [
         ('url = "https://:@/api/prom/push"', "has no host"),
-        ('url = "http://h/"\noauth2 {\nclient_id = "c"\ntoken_url = "http://t/"\n}', "oauth2"),
+        ('url = "http://h/"\noauth2 {\nclient_id = "c"\ntoken_url = "http:t/"\n}', "has no host"),
         ('url = "https://h/"\ntls_config {\nca_file = "/nowhere"\n}', "certificate"),
         ('url = "http://h/"\nproxy_url = "https://h"', "proxy"),
         ('url = "http://h/"\nwrite_relabel_config {\nregex = "("\n}', "regular expression"),

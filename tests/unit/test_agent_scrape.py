@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 
 import pytest
+from tests.e2e.harness.process import wait_until
 from tests.unit.prometheus_parts import (
     Request,
     Store,
@@ -13,7 +14,6 @@ from tests.unit.prometheus_parts import (
     content_of,
     context_of,
     labels,
-    wait_until,
     web,
 )
 

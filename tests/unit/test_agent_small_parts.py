@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from tests.unit.agent_running import points, running, spans, wait_for
+from tests.unit.agent_parts import gauge, numbered, running, wait_for
 
 from otelauto.agent.check import check, evaluated
 from otelauto.agent.graph import Graph
@@ -109,15 +109,15 @@ def test_a_file_that_is_not_there(run, tmp_path):
 def test_debug_shows_what_arrives(run, caplog, verbosity, said):
     (part,) = run(f'otelcol.exporter.debug "d" {{\nverbosity = "{verbosity}"\n}}').values()
     with caplog.at_level(logging.INFO):
-        part.traces(spans(1, 2))
-        part.metrics(points(1.5))
+        part.traces(numbered(1, 2))
+        part.metrics(gauge(1.5))
     assert [record.getMessage() for record in caplog.records] == said
 
 
 def test_debug_on_standard_output_in_detail(run, capsys):
     text = 'otelcol.exporter.debug "d" {\nverbosity = "detailed"\nuse_internal_logger = false\n}'
     (part,) = run(text).values()
-    part.traces(spans(1))
+    part.traces(numbered(1))
     out = capsys.readouterr().out
     assert "otelcol.exporter.debug.d: 1 spans" in out
     assert 'name: "s"' in out
@@ -129,7 +129,7 @@ def test_debug_shows_the_first_of_each_second_and_a_sample(run, caplog, monkeypa
     (part,) = run(text).values()
     with caplog.at_level(logging.INFO):
         for number in range(9):
-            part.traces(spans(*range(number + 1)))
+            part.traces(numbered(*range(number + 1)))
     shown = [record.getMessage() for record in caplog.records]
     assert shown == ["1 spans", "2 spans", "5 spans", "8 spans"]
 

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
@@ -24,6 +25,9 @@ from otelauto.agent.schema import Decoded
 from otelauto.counters import Counters
 
 Message = TypeVar("Message", TracesData, MetricsData)
+Fields = Mapping[str, str]
+"""What came with a request: names of headers or of gRPC metadata, in small letters, and values."""
+NO_FIELDS: Fields = MappingProxyType({})
 
 
 class Refused(Exception):  # noqa: N818 - what a consumer says, not what broke
@@ -44,13 +48,14 @@ class Refused(Exception):  # noqa: N818 - what a consumer says, not what broke
 class Payload(Generic[Message]):
     """``items`` spans or data points, as a message of opentelemetry-proto, as its bytes, or both:
     each is made of the other when it is asked for. One payload goes to several consumers: nobody
-    changes it, or its message. ``parsed`` is the message of ``content`` where it is known already.
+    changes it, or its message. ``parsed`` is the message of ``content`` where it is known already,
+    ``fields`` what came with it, if its receiver keeps that (``include_metadata``).
 
     Bytes of several such messages, one behind another, are the bytes of their union (Protocol
     Buffers, encoding: the elements of repeated fields add up).
     """
 
-    __slots__ = ("_encoded", "_message", "_type", "items")
+    __slots__ = ("_encoded", "_message", "_type", "fields", "items")
 
     def __init__(
         self,
@@ -58,9 +63,11 @@ class Payload(Generic[Message]):
         items: int,
         content: Message | bytes | Sequence[bytes],
         parsed: Message | None = None,
+        fields: Fields = NO_FIELDS,
     ) -> None:
         self._type: type[Message] = kind
         self.items = items
+        self.fields = fields
         self._message: Message | None = content if isinstance(content, kind) else parsed
         self._encoded: bytes | None = None
         if not isinstance(content, kind):
@@ -103,11 +110,18 @@ class Consumer(Protocol):
 class Handler(Protocol):
     """What a capsule ``otelcol.Handler`` holds."""
 
-    def headers(self) -> Mapping[str, str]:
-        """The fields, names in small letters, that prove to a server who a client is."""
+    def headers(self, known: bool = False) -> Mapping[str, str]:
+        """The fields, names in small letters, that prove to a server who a client is; ``known``:
+        only those that are known without asking anybody.
+
+        Raises:
+            otelauto.errors.OtelautoError: they cannot be had now.
+        """
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a server takes a request with these fields, names in small letters."""
+        """Whether a server takes a request with these fields, names in small letters. One that is
+        for clients only does not have it.
+        """
 
 
 Labels = tuple[tuple[str, str], ...]  # name and value, sorted by name; __name__ is among them

@@ -124,20 +124,28 @@ class HandlerRelay(Relay):
             if self._target is None:
                 self._target, self._changing = target, False
 
-    def headers(self) -> Mapping[str, str]:
-        """Raises :class:`OtelautoError` if there is no handler now."""
+    def headers(self, known: bool = False) -> Mapping[str, str]:
+        """Raises :class:`OtelautoError` if there is no handler now, or it has none to give."""
         try:
             with self._call() as target:
-                found: Mapping[str, str] = target.headers()
+                found: Mapping[str, str] = target.headers(known)
         except Refused as error:
             raise OtelautoError(str(error)) from error
         return found
+
+    def checks(self) -> bool:
+        """Whether it is a handler for servers, too."""
+        try:
+            with self._call() as target:
+                return hasattr(target, "admits")
+        except Refused:
+            return True  # it will be seen when there is one
 
     def admits(self, headers: Mapping[str, str]) -> bool:
         """Nobody, if there is no handler now."""
         try:
             with self._call() as target:
-                return bool(target.admits(headers))
+                return hasattr(target, "admits") and bool(target.admits(headers))
         except Refused:
             return False
 

@@ -17,7 +17,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
-from otelauto.errors import ConfigError
+from otelauto.errors import ConfigError, OtelautoError
 from otelauto.export.own_traffic import OwnTraffic
 from otelauto.export.proxy import Proxy
 from otelauto.export.tls import NOT_TRUSTED, Tls
@@ -61,18 +61,20 @@ LONGEST_RECONNECT_MS = 2_000
 _NAME = re.compile(r"[0-9a-z_.-]+\Z")  # gRPC over HTTP2, "Custom-Metadata"
 _VALUE = re.compile(r"[ -~]*\Z")
 
-_COMPRESSIONS = {
+COMPRESSIONS = {
     Compression.NONE: grpc.Compression.NoCompression,
     Compression.GZIP: grpc.Compression.Gzip,
     Compression.DEFLATE: grpc.Compression.Deflate,
+    Compression.ZLIB: grpc.Compression.Deflate,
 }
 
 
 class OtlpGrpc:
     """A channel to one OTLP/gRPC endpoint, for ``signal`` (traces or metrics).
 
-    ``scheme`` https is TLS. ``headers`` is asked for each request, the files of ``tls`` when
-    they were changed; the server's certificate is always checked. ``timeout_ms`` 0 means no limit.
+    ``scheme`` https is TLS. ``headers`` is asked for each request (an ``OtelautoError`` of it is a
+    reason to try again), the files of ``tls`` when they were changed; the server's certificate is
+    always checked. ``timeout_ms`` 0 means no limit. ``compression`` is one of ``COMPRESSIONS``.
     ``authority`` is what the requests are for, if it is not host and port.
 
     Raises:
@@ -99,7 +101,7 @@ class OtlpGrpc:
         self.url = f"{scheme}://{self._at}"
         self._method = METHODS[signal]
         self._timeout_s = timeout_ms / 1000 if timeout_ms else None
-        self._compression = _COMPRESSIONS[compression]
+        self._compression = COMPRESSIONS[compression]
         self._tls = (tls or Tls()) if scheme == "https" else None
         if self._tls is not None:
             self._tls.context()  # says what is wrong with the files
@@ -139,7 +141,7 @@ class OtlpGrpc:
             return Answer(Verdict.RETRY, NO_TIME)
         try:
             metadata, channel = self._metadata(), self._connected()
-        except ConfigError as error:
+        except OtelautoError as error:
             return Answer(Verdict.RETRY, error.message)
         export: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(self._method)
         with self._lock:

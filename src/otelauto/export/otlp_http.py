@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from urllib.parse import urlsplit
 
-from otelauto.errors import ConfigError
+from otelauto.errors import ConfigError, OtelautoError
 from otelauto.export import otlp_json
 from otelauto.export.dial import Deadline, Resolver, TimedConnection
 from otelauto.export.otlp_json import Json
 from otelauto.export.own_traffic import End, OwnTraffic
+from otelauto.export.packing import packed
 from otelauto.export.proxy import Proxy
 from otelauto.export.tls import NOT_TRUSTED, Tls, alert
 from otelauto.export.transport import (
@@ -47,9 +47,6 @@ LOG = logging.getLogger("otelauto.export.otlp")
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 RETRYABLE = frozenset({429, 502, 503, 504})
 UNAUTHORIZED = frozenset({401, 403, 407})
-GZIP_LEVEL = 1
-# zlib's window: 16 more is with a gzip header. "deflate" is the zlib format (RFC 9110, 8.4.1.2).
-WINDOWS = {Compression.GZIP: 16 + zlib.MAX_WBITS, Compression.DEFLATE: zlib.MAX_WBITS}
 
 
 class OtlpHttp:
@@ -57,9 +54,9 @@ class OtlpHttp:
 
     The timeout is for a request as a whole, from the name's look-up to the end of the answer.
 
-    ``url`` is complete, ``/v1/traces`` and all. ``headers`` is asked for each request, the
-    files of ``tls`` when they were changed. ``timeout_ms`` 0 means no limit. With ``json`` messages
-    are sent, and answers read, in that form.
+    ``url`` is complete, ``/v1/traces`` and all. ``headers`` is asked for each request (an
+    ``OtelautoError`` of it is a reason to try again), the files of ``tls`` when they were changed.
+    ``timeout_ms`` 0 means no limit. With ``json`` messages are sent, and answers read, so.
 
     Raises:
         ConfigError: ``url`` is not an http or https URL, or a TLS file cannot be used.
@@ -109,8 +106,7 @@ class OtlpHttp:
             pieces = [self._json.encode(b"".join(pieces))]
         if (refusal := too_large(sum(map(len, pieces)))) is not None:
             return refusal
-        if self._compression in WINDOWS:
-            pieces = _packed(pieces, WINDOWS[self._compression])
+        pieces = packed(pieces, self._compression)
         timeout = shortened(self._timeout_s, seconds_left)
         if timeout is not None and timeout <= 0:
             return Answer(Verdict.RETRY, NO_TIME)
@@ -118,12 +114,13 @@ class OtlpHttp:
             return Answer(Verdict.RETRY, STOPPED)
         try:
             self._renew_context()
-        except ConfigError as error:
+            headers = self._headers()
+        except OtelautoError as error:
             return Answer(Verdict.RETRY, error.message)
         kept = self._connection is not None
         deadline = Deadline(timeout)
         try:
-            return self._exchange(pieces, deadline)
+            return self._exchange(pieces, headers, deadline)
         except (HTTPException, OSError) as error:
             self._hang_up()
             # The server may close a kept connection at any time: the first failure on one that was
@@ -131,7 +128,7 @@ class OtlpHttp:
             if not kept or self._aborted or isinstance(error, TimeoutError):
                 return Answer(Verdict.RETRY, _explain(error))
         try:
-            return self._exchange(pieces, deadline)
+            return self._exchange(pieces, headers, deadline)
         except (HTTPException, OSError) as error:
             self._hang_up()
             return Answer(Verdict.RETRY, _explain(error))
@@ -149,11 +146,14 @@ class OtlpHttp:
         """Close the connection."""
         self._hang_up()
 
-    def _exchange(self, pieces: Sequence[Piece], deadline: Deadline) -> Answer:
+    def _exchange(
+        self, pieces: Sequence[Piece], headers: Mapping[str, str], deadline: Deadline
+    ) -> Answer:
         connection = self._connect(deadline)
-        headers = self._headers()
-        headers["content-length"] = str(sum(map(len, pieces)))
-        connection.request("POST", self._request_target(), headers=headers)
+        size = str(sum(map(len, pieces)))
+        connection.request(
+            "POST", self._request_target(), headers={**headers, "content-length": size}
+        )
         connection.send_pieces(pieces)
         response = connection.getresponse()
         data = response.read(MAX_ANSWER + 1)
@@ -171,7 +171,7 @@ class OtlpHttp:
             **self._given_headers(),
             "content-type": PROTOBUF if self._json is None else JSON,
         }
-        if self._compression in WINDOWS:
+        if self._compression is not Compression.NONE:
             headers["content-encoding"] = self._compression.value
         if self._proxy is not None and self._context is None:
             headers.update(self._proxy.headers())
@@ -229,12 +229,6 @@ class OtlpHttp:
             self._connection = None
             self._own_traffic.closed(self._ends)
             self._ends = None
-
-
-def _packed(pieces: Sequence[Piece], window: int) -> list[Piece]:
-    """The pieces as one gzip or zlib stream, in pieces."""
-    packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, window)
-    return [*map(packer.compress, pieces), packer.flush()]
 
 
 def _split(url: str) -> tuple[str, str, int, str]:

@@ -38,11 +38,14 @@ def pieces_of(body: Body) -> Sequence[Piece]:
 
 
 class Compression(enum.StrEnum):
-    """How messages are compressed."""
+    """How messages are compressed; gRPC's library knows no zstd and no snappy."""
 
     NONE = "none"
     GZIP = "gzip"
     DEFLATE = "deflate"
+    ZLIB = "zlib"  # the same as deflate, by another name
+    ZSTD = "zstd"
+    SNAPPY = "snappy"
 
 
 class Verdict(enum.Enum):

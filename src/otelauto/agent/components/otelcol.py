@@ -29,6 +29,7 @@ from otelauto.agent.schema import (
     at_least,
     at_most_one,
     exactly_one,
+    http_url,
     not_above,
     optional,
     required,
@@ -338,6 +339,26 @@ AUTH_HEADERS = Component(
     ),
     exports=_HANDLER,
 )
+AUTH_OAUTH2 = Component(
+    "otelcol.auth.oauth2",
+    (
+        optional("client_id", "string"),
+        optional("client_id_file", "string"),
+        optional("client_secret", "secret"),
+        optional("client_secret_file", "string"),
+        required("token_url", "string"),
+        optional("endpoint_params", "map(list(string))"),
+        optional("scopes", "list(string)", []),
+        optional("timeout", "duration", "0s"),
+    ),
+    (TLS_CLIENT, DEBUG_METRICS),
+    rules=(
+        exactly_one("client_id", "client_id_file"),
+        exactly_one("client_secret", "client_secret_file"),
+        http_url("token_url"),
+    ),
+    exports=_HANDLER,
+)
 
 STORAGE_FILE = Component(
     "otelcol.storage.file",
@@ -433,6 +454,7 @@ COMPONENTS = (
     AUTH_BASIC,
     AUTH_BEARER,
     AUTH_HEADERS,
+    AUTH_OAUTH2,
     STORAGE_FILE,
     CONNECTOR_SPANMETRICS,
     CONNECTOR_SERVICEGRAPH,

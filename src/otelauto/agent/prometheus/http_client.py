@@ -19,7 +19,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from otelauto.agent.river.values import OptionalSecret, Secret, Value
 from otelauto.agent.schema import Decoded
-from otelauto.errors import ConfigError
+from otelauto.agent.tokens import TIMEOUT_S, Post, Tokens
+from otelauto.errors import ConfigError, OtelautoError
 from otelauto.export.dial import Deadline, Resolver, TimedConnection
 from otelauto.export.proxy import Proxy, proxy_for
 
@@ -79,17 +80,27 @@ class _Url:
 
 class HttpClient:
     """A client for ``url``; ``block`` is that of an endpoint or of a scrape. One thread uses it,
-    another may call :meth:`abort`.
+    another may call :meth:`abort`. ``grants`` are those of the block, where clients share them.
 
     Raises:
         ConfigError: the URL or a file cannot be used, or an argument is not supported.
     """
 
-    def __init__(self, url: str, block: Decoded, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        url: str,
+        block: Decoded,
+        environ: Mapping[str, str] = os.environ,
+        grants: Grants | None = None,
+    ) -> None:
         self._url = _Url(url)
         self.shown = self._url.shown
         self._block = block
-        self._credentials = _credentials(block, self._url.user)
+        self._grants = grants or Grants.of(block, environ)
+        if self._grants is not None:
+            self._credentials = self._grants.headers
+        else:
+            self._credentials = _credentials(block, self._url.user)
         self._follow = bool(block["follow_redirects"])
         self._environ = environ
         self._tls = _Tls(next(iter(block.blocks.get("tls_config", ())), None))
@@ -116,7 +127,7 @@ class HttpClient:
         Raises:
             OSError: there was no answer, in time or at all.
             HTTPException: it was no HTTP, or larger.
-            ConfigError: a file that is needed cannot be used.
+            OtelautoError: a file that is needed cannot be used, or there is no access token.
         """
         deadline = Deadline(timeout_s)
         url = self._url
@@ -137,6 +148,8 @@ class HttpClient:
         self._aborted = True
         if (connection := self._connection) is not None:
             connection.abort()
+        if self._grants is not None:
+            self._grants.abort()
 
     def close(self) -> None:
         """Close the connection."""
@@ -234,6 +247,49 @@ class HttpClient:
         return None
 
 
+class Grants:
+    """The access tokens of a block's ``oauth2``, for all clients of it. Raises as HttpClient."""
+
+    def __init__(self, block: Decoded, environ: Mapping[str, str]) -> None:
+        self._client = HttpClient(block["token_url"], block, environ)
+        self._tokens = Tokens(
+            token_post(self._client, TIMEOUT_S),
+            lambda: (
+                block["client_id"],
+                given_or_read(block, "client_secret", "client_secret_file"),
+            ),
+            block["scopes"],
+            list((block["endpoint_params"] or {}).items()),
+            explained,
+        )
+
+    @classmethod
+    def of(cls, block: Decoded, environ: Mapping[str, str] = os.environ) -> Grants | None:
+        """Those of the block of an endpoint or of a scrape, if it has any."""
+        found = block.blocks.get("oauth2")
+        return cls(found[0], environ) if found else None
+
+    def headers(self) -> Mapping[str, str]:
+        """The credentials of a request; raises :class:`OtelautoError` if there are none now."""
+        return _header(self._tokens.header())
+
+    def abort(self) -> None:
+        """From another thread: fail now."""
+        self._client.abort()
+
+
+def token_post(client: HttpClient, timeout_s: float) -> Post:
+    """A request for a token by ``client``. They are rare: the connection is not kept."""
+
+    def post(headers: Mapping[str, str], body: bytes) -> Response:
+        try:
+            return client.request("POST", headers, body, timeout_s=timeout_s)
+        finally:
+            client.close()
+
+    return post
+
+
 class _Tls:
     """A ``tls_config`` block, or what is without one."""
 
@@ -316,25 +372,22 @@ class _InMemory:
 
 def _credentials(block: Decoded, of_url: str) -> Callable[[], Mapping[str, str]]:
     """What gives the ``authorization`` of a request. Raises :class:`ConfigError`."""
-    if block.blocks.get("oauth2"):
-        raise ConfigError(
-            "oauth2 is not supported by this agent", "use basic_auth, authorization or bearer_token"
-        )
     for basic in block.blocks.get("basic_auth", ()):
         return lambda: _basic(
-            f"{basic['username'] or ''}:{_given_or_read(basic, 'password', 'password_file')}"
+            f"{basic['username'] or ''}:{given_or_read(basic, 'password', 'password_file')}"
         )
     for found in block.blocks.get("authorization", ()):
         kind = found["type"]
-        return lambda: _header(f"{kind} {_given_or_read(found, 'credentials', 'credentials_file')}")
+        return lambda: _header(f"{kind} {given_or_read(found, 'credentials', 'credentials_file')}")
     if block.given(("bearer_token", "bearer_token_file")):
         return lambda: _header(
-            f"Bearer {_given_or_read(block, 'bearer_token', 'bearer_token_file')}"
+            f"Bearer {given_or_read(block, 'bearer_token', 'bearer_token_file')}"
         )
     return lambda: _basic(of_url) if of_url else {}
 
 
-def _given_or_read(block: Decoded, argument: str, file_argument: str) -> str:
+def given_or_read(block: Decoded, argument: str, file_argument: str) -> str:
+    """The text of an argument, or of the file that another one names; raises ConfigError."""
     path = block[file_argument]
     if not path:
         return secret_text(block[argument])
@@ -357,7 +410,7 @@ def _header(value: str) -> Mapping[str, str]:
 
 def explained(error: Exception) -> str:
     """What went wrong, for a log."""
-    if isinstance(error, ConfigError):
+    if isinstance(error, OtelautoError):
         return error.message
     if isinstance(error, TimeoutError):
         return "no answer in time"

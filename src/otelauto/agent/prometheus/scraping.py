@@ -27,11 +27,16 @@ from otelauto.agent.prometheus.exposition import (
     ExpositionError,
     Scraped,
 )
-from otelauto.agent.prometheus.http_client import HttpClient, TooLargeError, explained
+from otelauto.agent.prometheus.http_client import (
+    Grants,
+    HttpClient,
+    TooLargeError,
+    explained,
+)
 from otelauto.agent.prometheus.names import NAME, sorted_labels
 from otelauto.agent.schema import Decoded
 from otelauto.counters import Counters
-from otelauto.errors import ConfigError
+from otelauto.errors import ConfigError, OtelautoError
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -74,6 +79,7 @@ class Rules:
     track_timestamps: bool
     extra_metrics: bool
     limits: Limits
+    grants: Grants | None
 
 
 def target_url(target: Mapping[str, str], content: Decoded) -> str:
@@ -134,7 +140,7 @@ class Target:
         log: logging.Logger,
         offset_s: float,
     ) -> None:
-        self._client = HttpClient(target_url(target, content), content)
+        self._client = HttpClient(target_url(target, content), content, grants=rules.grants)
         self.url = self._client.shown
         self._labels = target_labels(target, rules.job)
         self._rules = rules
@@ -307,7 +313,7 @@ class Target:
             )
         except TooLargeError as error:
             raise ScrapeError("body_size_limit", str(error)) from None
-        except (OSError, HTTPException, ConfigError) as error:
+        except (OSError, HTTPException, OtelautoError) as error:
             raise ScrapeError("unreachable", explained(error)) from None
         if answer.status != 200:
             raise ScrapeError("status", f"HTTP {answer.status} {answer.reason}")

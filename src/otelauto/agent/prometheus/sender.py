@@ -17,10 +17,16 @@ from typing import Final
 import cramjam
 
 from otelauto import __version__
-from otelauto.agent.prometheus.http_client import HttpClient, Response, explained, secret_text
+from otelauto.agent.prometheus.http_client import (
+    Grants,
+    HttpClient,
+    Response,
+    explained,
+    secret_text,
+)
 from otelauto.agent.prometheus.remote import HEADERS, V2
 from otelauto.agent.schema import Decoded
-from otelauto.errors import ConfigError
+from otelauto.errors import OtelautoError
 from otelauto.export.otlp_http import retry_after
 from otelauto.export.retry import Retry
 from otelauto.export.transport import Answer, Body, Verdict, shortened, shown
@@ -38,6 +44,7 @@ class Settings:
     def __init__(self, block: Decoded) -> None:
         self.block = block
         self.url: str = block["url"] or ""
+        self.grants = Grants.of(block)
         self.headers = {n.lower(): secret_text(v) for n, v in (block["headers"] or {}).items()}
         self.timeout_s: float = block["remote_timeout"] / NS_PER_S
         self.exemplars = bool(block["send_exemplars"])
@@ -87,7 +94,7 @@ class Sender:
         report: Callable[[str], None],
     ) -> None:
         self._settings = settings
-        self._client = HttpClient(settings.url, settings.block)
+        self._client = HttpClient(settings.url, settings.block, grants=settings.grants)
         self.shown = self._client.shown
         self._retry = Retry(
             self._post,
@@ -139,7 +146,7 @@ class Sender:
         data = body if isinstance(body, bytes) else b"".join(body)
         try:
             response = self._client.request("POST", headers, data, timeout_s=timeout_s)
-        except (OSError, HTTPException, ConfigError) as error:
+        except (OSError, HTTPException, OtelautoError) as error:
             return Answer(Verdict.RETRY, explained(error))
         return self._judged(response)
 

@@ -16,6 +16,7 @@ RUNNERS: Final[dict[str, str]] = {
     "otelcol.auth.basic": "auth.Basic",
     "otelcol.auth.bearer": "auth.Bearer",
     "otelcol.auth.headers": "auth.Headers",
+    "otelcol.auth.oauth2": "oauth2.OAuth2",
     "otelcol.connector.servicegraph": "servicegraph.ServiceGraph",
     "otelcol.connector.spanmetrics": "spanmetrics.SpanMetrics",
     "otelcol.exporter.debug": "debug.Debug",

@@ -13,7 +13,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from otelauto.agent.pipeline import Context, Metrics, Payload, Running, Traces
+from otelauto.agent.pipeline import Context, Fields, Metrics, Payload, Running, Traces
 from otelauto.agent.river.values import OptionalSecret, Secret, Value
 from otelauto.agent.running.outputs import Outputs, as_input, only
 from otelauto.agent.running.values import Attribute, find, kind_text, set_value, text_of, value_of
@@ -21,7 +21,8 @@ from otelauto.agent.schema import Decoded
 from otelauto.errors import ConfigError
 
 _OF_LOGS = ("log_bodies", "log_severity_texts")
-Action = Callable[[Any], None]  # changes a repeated field of KeyValue
+# Changes a repeated field of KeyValue, with what came with the request.
+Action = Callable[[Any, Fields], None]
 
 
 class Attributes(Running):
@@ -49,8 +50,8 @@ class Attributes(Running):
             for scope in resource.scope_spans:
                 for span in scope.spans:
                     if self._concerns(span, scope.scope, resource.resource):
-                        self._change(span.attributes)
-        self._outputs.traces(Payload(TracesData, payload.items, message))
+                        self._change(span.attributes, payload.fields)
+        self._outputs.traces(Payload(TracesData, payload.items, message, fields=payload.fields))
 
     def metrics(self, payload: Metrics) -> None:
         """Pass the data points on, changed; raises :class:`Refused`."""
@@ -60,17 +61,17 @@ class Attributes(Running):
                 for metric in scope.metrics:
                     if self._concerns(metric, scope.scope, resource.resource):
                         for point in points(metric):
-                            self._change(point.attributes)
-        self._outputs.metrics(Payload(MetricsData, payload.items, message))
+                            self._change(point.attributes, payload.fields)
+        self._outputs.metrics(Payload(MetricsData, payload.items, message, fields=payload.fields))
 
     def _concerns(self, item: Span | Metric, scope: Any, resource: Any) -> bool:
         if self._include is not None and not self._include.holds(item, scope, resource):
             return False
         return self._exclude is None or not self._exclude.holds(item, scope, resource)
 
-    def _change(self, attributes: Any) -> None:
+    def _change(self, attributes: Any, fields: Fields) -> None:
         for action in self._actions:
-            action(attributes)
+            action(attributes, fields)
 
 
 def points(metric: Metric) -> Iterable[Any]:
@@ -91,8 +92,6 @@ def _bad(block: Decoded, what: str) -> ConfigError:
 def _action(block: Decoded) -> Action:
     """What an action block does; raises :class:`ConfigError`."""
     kind, key = block["action"], block["key"] or ""
-    if block["from_context"]:
-        raise _bad(block, "cannot use from_context: what came with a request is not carried on")
     if not key and not (block["pattern"] and kind in ("delete", "hash")):
         raise _bad(block, "needs a key")
     if kind in ("insert", "update", "upsert"):
@@ -100,7 +99,7 @@ def _action(block: Decoded) -> Action:
     if kind == "convert":
         if not block["converted_type"]:
             raise _bad(block, "needs converted_type")
-        return lambda attributes: _convert(attributes, key, block["converted_type"])
+        return lambda attributes, _: _convert(attributes, key, block["converted_type"])
     if kind == "extract":
         return _extracting(block, key)
     return _removing(kind, key, block["pattern"])
@@ -115,7 +114,7 @@ def _removing(kind: str, key: str, pattern: str | None) -> Action:
             if attribute.key == key or (matching is not None and matching.search(attribute.key)):
                 yield attribute
 
-    def act(attributes: Any) -> None:
+    def act(attributes: Any, _: Fields) -> None:
         for found in each(attributes):
             if kind == "hash":
                 _hash(found)
@@ -126,28 +125,47 @@ def _removing(kind: str, key: str, pattern: str | None) -> Action:
 
 
 def _setting(block: Decoded, kind: str, key: str) -> Action:
-    source, value = block["from_attribute"], _plain(block["value"])
-    if not source and value is None:
-        raise _bad(block, "needs value or from_attribute")
-    try:
-        set_value(AnyValue(), value)
-    except ValueError as error:
-        raise _bad(block, "needs a number of 64 bits with a sign") from error
+    given = _source(block)
 
-    def act(attributes: Any) -> None:
-        there = find(attributes, key)
-        given: Attribute = value
-        if source:
-            other = find(attributes, source)
-            if other is None:
-                return
-            given = value_of(other)
+    def act(attributes: Any, fields: Fields) -> None:
+        there, value = find(attributes, key), given(attributes, fields)
+        if value is None:
+            return
         if there is None and kind != "update":
-            set_value(attributes.add(key=key).value, given)
+            attributes.add(key=key).value.CopyFrom(value)
         elif there is not None and kind != "insert":
-            set_value(there, given)
+            there.CopyFrom(value)
 
     return act
+
+
+def _source(block: Decoded) -> Callable[[Any, Fields], AnyValue | None]:
+    """Where the new value comes from; ``None`` if it is not there."""
+    source, value, name = block["from_attribute"], _plain(block["value"]), block["from_context"]
+    if source:
+        return lambda attributes, _: find(attributes, source)
+    if name:
+        field = _field(block, name)
+
+        def came(_: Any, fields: Fields) -> AnyValue | None:
+            return AnyValue(string_value=fields[field]) if field in fields else None
+
+        return came
+    if value is None:
+        raise _bad(block, "needs value, from_attribute or from_context")
+    constant = AnyValue()
+    try:
+        set_value(constant, value)
+    except ValueError as error:
+        raise _bad(block, "needs a number of 64 bits with a sign") from error
+    return lambda *_: constant
+
+
+def _field(block: Decoded, name: str) -> str:
+    """The header, or metadata of gRPC, that ``from_context`` means."""
+    if name == "client.address" or name.startswith("auth."):
+        raise _bad(block, f'cannot use from_context = "{name}": only metadata.* is kept')
+    return str(name).removeprefix("metadata.").lower()
 
 
 def _extracting(block: Decoded, key: str) -> Action:
@@ -157,7 +175,7 @@ def _extracting(block: Decoded, key: str) -> Action:
     if not pattern.groupindex or len(pattern.groupindex) != pattern.groups:
         raise _bad(block, "needs a pattern in which every group has a name")
 
-    def act(attributes: Any) -> None:
+    def act(attributes: Any, _: Fields) -> None:
         source = find(attributes, key)
         if source is None or source.WhichOneof("value") != "string_value":
             return

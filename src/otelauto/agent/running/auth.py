@@ -36,7 +36,7 @@ class _Auth(Running, ABC):
     def _proof(self) -> Mapping[str, str]:
         """The fields by their names."""
 
-    def headers(self) -> Mapping[str, str]:
+    def headers(self, known: bool = False) -> Mapping[str, str]:
         """The fields to send (:class:`otelauto.agent.pipeline.Handler`)."""
         return self._fields
 

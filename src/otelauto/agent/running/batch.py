@@ -15,14 +15,13 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from otelauto.agent.pipeline import Context, Metrics, Payload, Refused, Running, Traces
+from otelauto.agent.pipeline import Context, Fields, Metrics, Payload, Refused, Running, Traces
 from otelauto.agent.river.values import Value
 from otelauto.agent.running.otlp_intake import KINDS
 from otelauto.agent.running.outputs import Outputs, as_input, seconds
 from otelauto.agent.running.split import split
 from otelauto.agent.schema import Decoded
 from otelauto.counters import Counters, Meaning
-from otelauto.errors import ConfigError
 
 BATCHES_SENT = Meaning(
     "agent_batches_sent",
@@ -34,39 +33,41 @@ ITEMS_GIVEN_UP = Meaning(
     "Spans and data points that a component had taken and could not pass on.",
     "reason",
 )
-MAX_HELD = 32 * 1024 * 1024  # bytes of each signal
+MAX_HELD = 32 * 1024 * 1024  # bytes of each signal, one message if it is larger
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 FULL_RETRY_S = 1.0
+STOPPED = "the agent is being stopped"
 LAST_S = 0.5  # that the end of a batch in progress may take beyond the deadline
 
 
 class Batch(Running):
-    """Raises :class:`ConfigError` for ``metadata_keys``: who sent something is not carried on."""
+    """With ``metadata_keys`` what came with different values of these fields is not mixed: each
+    combination has a queue and a thread of its own, and the batches carry those fields on. The
+    bytes that may be held are for all of them together.
+    """
 
     def __init__(self, context: Context, content: Decoded) -> None:
         super().__init__(context, content)
-        if content["metadata_keys"]:
-            raise ConfigError(
-                "otelcol.processor.batch: metadata_keys cannot be honoured: what came with a"
-                " request is not carried on, and tenants would be mixed.",
-                "Remove it, or give each tenant a receiver and a batch processor of its own.",
-            )
         outputs = Outputs(content, context.counters)
-        self._queues = {
-            "traces": _Queue("traces", outputs.traces, content, context, self._say),
-            "metrics": _Queue("metrics", outputs.metrics, content, context, self._say),
+        self._send: dict[str, Callable[[Any], None]] = {
+            "traces": outputs.traces,
+            "metrics": outputs.metrics,
         }
+        self._held = {signal: _Held() for signal in self._send}
+        self._keys = sorted({each.lower() for each in content["metadata_keys"]})
+        self._most = int(content["metadata_cardinality_limit"])
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._queues: dict[tuple[str, tuple[str | None, ...]], _Queue] = {}
 
     @property
     def exports(self) -> Mapping[str, Value]:
         return as_input(self)
 
-    def start(self) -> None:
-        for queue in self._queues.values():
-            queue.start()
-
     def stop(self, deadline_s: float) -> None:
         until = time.monotonic() + deadline_s
+        with self._lock:
+            self._stopping = True
         for queue in self._queues.values():
             queue.close(until)
         for queue in self._queues.values():
@@ -74,34 +75,86 @@ class Batch(Running):
 
     def traces(self, payload: Traces) -> None:
         """Take the spans, or raise :class:`Refused` if it holds too many."""
-        self._queues["traces"].put(payload)
+        self._queue("traces", payload.fields).put(payload)
 
     def metrics(self, payload: Metrics) -> None:
         """Take the data points, or raise :class:`Refused` if it holds too many."""
-        self._queues["metrics"].put(payload)
+        self._queue("metrics", payload.fields).put(payload)
 
     def status(self) -> Mapping[str, str | int | float]:
-        return {f"{name} held": queue.items for name, queue in self._queues.items()}
+        with self._lock:
+            queues = dict(self._queues)
+        found: dict[str, str | int | float] = {
+            f"{signal} held": sum(q.items for (of, _), q in queues.items() if of == signal)
+            for signal in self._send
+        }
+        if self._keys:
+            found["combinations of metadata"] = len({values for _, values in queues})
+        return found
 
-    def _say(self, error: str) -> None:
+    def _queue(self, signal: str, fields: Fields) -> _Queue:
+        """That of the fields' values; raises :class:`Refused` if there are too many already."""
+        values = tuple(fields.get(key) for key in self._keys)
+        with self._lock:
+            found = self._queues.get((signal, values))
+            if found is not None:
+                return found
+            if self._stopping:
+                raise Refused(STOPPED)
+            if self._keys and 0 < self._most <= sum(of == signal for of, _ in self._queues):
+                raise Refused(
+                    f"more than {self._most} combinations of metadata (metadata_cardinality_limit)",
+                    permanent=True,
+                )
+            kept = {key: fields[key] for key in self._keys if key in fields}
+            found = _Queue(signal, self._send[signal], self, kept, self._held[signal])
+            self._queues[signal, values] = found
+            found.start()
+            return found
+
+    def say(self, error: str) -> None:
+        """The last thing that went wrong; empty when it went well again."""
         self.last_error = error
 
 
+class _Held:
+    """Bytes that are held of a signal. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = 0
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for ``size`` bytes; for one message there always is."""
+        with self._lock:
+            if self._bytes and self._bytes + size > MAX_HELD:
+                return False
+            self._bytes += size
+            return True
+
+    def give(self, size: int) -> None:
+        with self._lock:
+            self._bytes -= size
+
+
 class _Queue:
-    """What is held of one signal, and the thread that sends it."""
+    """What is held of one signal, and the thread that sends it, with ``fields``."""
 
     def __init__(
         self,
         signal: str,
         send: Callable[[Any], None],
-        content: Decoded,
-        context: Context,
-        say: Callable[[str], None],
+        batch: Batch,
+        fields: Fields,
+        held: _Held,
     ) -> None:
+        content, context = batch.content, batch.context
         self._signal = signal
         self._kind: Any = KINDS[signal]
         self._send = send
-        self._say = say
+        self._say = batch.say
+        self._fields = fields
+        self._room = held
         self._counters: Counters = context.counters
         self._log = context.log
         self._timeout_s = seconds(content["timeout"])
@@ -111,7 +164,6 @@ class _Queue:
         self._changed = threading.Condition()
         # Items, the message as bytes, and when it came.
         self._held: deque[tuple[int, bytes, float]] = deque()
-        self._bytes = 0
         self.items = 0  # held, or being sent
         self._until: float | None = None  # when the end is, once it is known
         self._thread = threading.Thread(
@@ -140,11 +192,10 @@ class _Queue:
         size = len(encoded)
         with self._changed:
             if self._until is not None:
-                raise Refused("the agent is being stopped")
-            if self._bytes and self._bytes + size > MAX_HELD:
+                raise Refused(STOPPED)
+            if not self._room.take(size):
                 raise Refused("the batch processor is full", retry_after_s=FULL_RETRY_S)
             self._held.append((payload.items, encoded, time.monotonic()))
-            self._bytes += size
             self.items += payload.items
             # The sender sleeps until the timeout; it is woken for the first, and for enough.
             if len(self._held) == 1 or self.items >= self._enough:
@@ -156,8 +207,8 @@ class _Queue:
             for batch in self._parts(whole):
                 self._deliver(batch)
             del whole
+            self._room.give(size)
             with self._changed:
-                self._bytes -= size
                 self.items -= items
 
     def _next(self) -> Payload[Any] | None:
@@ -182,7 +233,7 @@ class _Queue:
             count, encoded, _ = self._held.popleft()
             items += count
             parts.append(encoded)
-        return Payload(self._kind, items, parts)
+        return Payload(self._kind, items, parts, fields=self._fields)
 
     def _parts(self, whole: Payload[Any]) -> Iterator[Payload[Any]]:
         """Batches of no more than the largest size."""

@@ -14,7 +14,6 @@ from otelauto.agent.schema import Decoded
 from otelauto.errors import ConfigError
 from otelauto.export.proxy import Proxy, proxy_for
 from otelauto.export.tls import Tls
-from otelauto.export.transport import Compression
 
 VERSIONS: Final = {
     "TLS 1.0": ssl.TLSVersion.TLSv1,
@@ -22,14 +21,10 @@ VERSIONS: Final = {
     "TLS 1.2": ssl.TLSVersion.TLSv1_2,
     "TLS 1.3": ssl.TLSVersion.TLSv1_3,
 }
-_COMPRESSIONS: Final = {
-    "gzip": Compression.GZIP,
-    "deflate": Compression.DEFLATE,
-    "zlib": Compression.DEFLATE,
-    "none": Compression.NONE,
-    "": Compression.NONE,
-}
 _UNSUPPORTED: Final = ("cipher_suites", "curve_preferences", "include_system_ca_certs_pool")
+
+
+Headers = Callable[[], Mapping[str, str]]
 
 
 class Pem:
@@ -57,9 +52,7 @@ def client_tls(block: Decoded) -> ClientTls:
 
     Raises :class:`ConfigError` for what is not supported, or cannot be used.
     """
-    for name in _UNSUPPORTED:
-        if block[name]:
-            raise ConfigError(f'"{name}" of tls is not supported', "Leave it out.")
+    check_tls(block)
     pems: list[Pem] = []
 
     def path(file: str, pem: str) -> str:
@@ -88,27 +81,27 @@ def client_tls(block: Decoded) -> ClientTls:
     return ClientTls(tls, tuple(pems))
 
 
+def check_tls(block: Decoded) -> None:
+    """Raises :class:`ConfigError` for what no client of this agent can do."""
+    for name in _UNSUPPORTED:
+        if block[name]:
+            raise ConfigError(f'"{name}" of tls is not supported', "Leave it out.")
+
+
 def plain_text(value: Value) -> str:
     """The text of a secret or a string; null is empty."""
     return value.text if isinstance(value, Secret) else str(value or "")
 
 
-def request_headers(client: Decoded) -> Callable[[], Mapping[str, str]]:
-    """The headers of a block ``client`` and those of its ``auth``, which may change."""
+def request_headers(client: Decoded, known: bool = False) -> Headers:
+    """The headers of a block ``client`` and those of its ``auth``, which may change; ``known``:
+    only those that are known without asking anybody.
+    """
     given = {name.lower(): plain_text(value) for name, value in (client["headers"] or {}).items()}
     auth = client["auth"]
     if auth is None:
         return lambda: given
-    return lambda: {**given, **auth.inner.headers()}
-
-
-def compression(name: str) -> Compression:
-    """Raises :class:`ConfigError` for one that the language knows and this agent does not have."""
-    if name not in _COMPRESSIONS:
-        raise ConfigError(
-            f'the compression "{name}" is not supported', 'Use "gzip", "deflate" or "none".'
-        )
-    return _COMPRESSIONS[name]
+    return lambda: {**given, **auth.inner.headers(known)}
 
 
 def way(scheme: str, host: str, port: int, proxy_url: str = "") -> Proxy | None:

@@ -216,7 +216,7 @@ class Filter(Running):
             _keep_if(resource, "scope_spans", lambda scope: bool(scope.spans))
         _keep_if(message, "resource_spans", lambda resource: bool(resource.scope_spans))
         if items:
-            self._outputs.traces(Payload(TracesData, items, message))
+            self._outputs.traces(Payload(TracesData, items, message, fields=payload.fields))
 
     def metrics(self, payload: Metrics) -> None:
         """Pass on the data points that are left; raises :class:`Refused`."""
@@ -244,7 +244,7 @@ class Filter(Running):
             _keep_if(resource, "scope_metrics", lambda scope: bool(scope.metrics))
         _keep_if(message, "resource_metrics", lambda resource: bool(resource.scope_metrics))
         if items:
-            self._outputs.metrics(Payload(MetricsData, items, message))
+            self._outputs.metrics(Payload(MetricsData, items, message, fields=payload.fields))
 
     def _keep(
         self,

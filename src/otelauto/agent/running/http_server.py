@@ -20,7 +20,7 @@ from typing import cast
 
 import h11
 
-from otelauto.agent.running.otlp_http_door import Answer, Head, HttpDoor
+from otelauto.agent.running.otlp_http_door import Answer, Head, HttpDoor, joined
 from otelauto.agent.running.otlp_intake import Room
 
 MAX_HEAD = 16 * 1024  # bytes
@@ -209,9 +209,8 @@ class _Connection(asyncio.Protocol):
             self._http = None
 
     def _begin(self, request: h11.Request) -> None:
-        fields = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers
-        }
+        lines = request.headers
+        fields = joined((name.decode("latin-1"), value.decode("latin-1")) for name, value in lines)
         target = request.target.decode("latin-1")
         self._head = Head(request.method.decode(), target.partition("?")[0], fields)
         answer = self._server.door.early(self._head)

@@ -14,7 +14,6 @@ from otelauto.agent.pipeline import Context, Metrics, Running, Traces
 from otelauto.agent.river.values import Value
 from otelauto.agent.running.client import (
     client_tls,
-    compression,
     grpc_endpoint,
     request_headers,
     way,
@@ -23,10 +22,10 @@ from otelauto.agent.running.outputs import as_input
 from otelauto.agent.running.sending import SendingQueue
 from otelauto.agent.schema import Decoded
 from otelauto.errors import ConfigError
-from otelauto.export.otlp_grpc import OtlpGrpc
+from otelauto.export.otlp_grpc import COMPRESSIONS, OtlpGrpc
 from otelauto.export.otlp_http import OtlpHttp
 from otelauto.export.otlp_json import Json
-from otelauto.export.transport import Transport
+from otelauto.export.transport import Compression, Transport
 
 NS_PER_MS: Final = 1_000_000
 GRPC_VERSIONS: Final = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -39,10 +38,11 @@ class _Exporter(Running, ABC):
         super().__init__(context, content)
         self._client = content.section("client")
         self._tls = client_tls(self._client.section("tls"))
-        self._headers = request_headers(self._client)
-        self._compression = compression(self._client["compression"])
+        self._headers = request_headers(self._client, known=True)
+        self._compression = Compression(self._client["compression"] or "none")
         for signal in ("traces", "metrics"):
             self._connect(signal).close()  # says what is wrong
+        self._headers = request_headers(self._client)
         self._queue = SendingQueue(
             context,
             self._connect,
@@ -109,6 +109,11 @@ class Otlp(_Exporter):
             raise ConfigError(
                 "min_version and max_version are TLS 1.2 and TLS 1.3 with gRPC, and nothing else",
                 "Leave them out.",
+            )
+        if self._compression not in COMPRESSIONS:
+            raise ConfigError(
+                f'the compression "{self._compression}" is not supported with gRPC',
+                'Use "gzip", "deflate" or "none", or otelcol.exporter.otlphttp.',
             )
         scheme = "http" if insecure else "https"
         return OtlpGrpc(

@@ -20,14 +20,10 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines are not ours, a
 import grpc
 import grpc.aio
 
-from otelauto.agent.pipeline import Refused
-from otelauto.agent.running.otlp_http_door import NO_SUCH_SIGNAL, Admits
-from otelauto.agent.running.otlp_intake import (
-    OVERLOADED_RETRY_S,
-    Intake,
-    TooLargeError,
-    UnusableError,
-)
+from otelauto.agent.pipeline import NO_FIELDS, Fields, Refused
+from otelauto.agent.running.otlp_http_door import NO_SUCH_SIGNAL, Admits, joined
+from otelauto.agent.running.otlp_intake import OVERLOADED_RETRY_S, Intake
+from otelauto.agent.running.unpacking import TooLargeError, UnusableError, encoding_of
 from otelauto.errors import OtelautoError
 from otelauto.export import protobuf
 
@@ -43,7 +39,6 @@ RECEIVE_S = 20.0  # from a call's turn to the last byte of its message
 TURN_S = 5.0  # that a call waits for its turn
 DETAILS = "grpc-status-details-bin"
 _RETRY_INFO = b"type.googleapis.com/google.rpc.RetryInfo"
-_GZIP = b"\x1f\x8b"
 
 
 class GrpcServer:
@@ -57,12 +52,14 @@ class GrpcServer:
         log: logging.Logger,
         options: Mapping[str, int],
         admits: Admits | None = None,
+        keeps_fields: bool = False,
     ) -> None:
         self._intake = intake
         self._limit = limit
         self._workers = workers
         self._log = log
         self._admits = admits
+        self._keeps_fields = keeps_fields
         self._turns = asyncio.Semaphore(MAX_CALLS)
         # Decompression stays with us; a port in use is an error, not shared.
         given = {"grpc.per_message_decompression": 0, "grpc.so_reuseport": 0,
@@ -107,7 +104,7 @@ class GrpcServer:
         return grpc.stream_unary_rpc_method_handler(export)
 
     async def _export(self, signal: str, messages: AsyncIterator[bytes], call: Any) -> bytes:
-        fields = {key: value for key, value in call.invocation_metadata() if isinstance(value, str)}
+        fields = joined((k, v) for k, v in call.invocation_metadata() if isinstance(v, str))
         if self._admits is not None and not self._admits(fields):
             self._intake.rejected("401")
             await call.abort(Code.UNAUTHENTICATED, "the credentials are missing or wrong")
@@ -121,11 +118,13 @@ class GrpcServer:
             self._intake.rejected("no_room")
             await _abort_for_now(call, "too many requests at a time", None)
         try:
-            return await self._serve(signal, messages, call)
+            return await self._serve(signal, messages, call, fields)
         finally:
             self._turns.release()
 
-    async def _serve(self, signal: str, messages: AsyncIterator[bytes], call: Any) -> bytes:
+    async def _serve(
+        self, signal: str, messages: AsyncIterator[bytes], call: Any, fields: Fields
+    ) -> bytes:
         try:
             async with asyncio.timeout(RECEIVE_S):
                 body = await anext(messages, b"")
@@ -134,7 +133,7 @@ class GrpcServer:
             await call.abort(Code.DEADLINE_EXCEEDED, "the request took too long")
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._workers, self._take, signal, body)
+            return await loop.run_in_executor(self._workers, self._take, signal, body, fields)
         except TooLargeError as error:
             await call.abort(Code.RESOURCE_EXHAUSTED, str(error))
         except UnusableError as error:
@@ -148,20 +147,10 @@ class GrpcServer:
             await call.abort(Code.INTERNAL, "an internal error; it is in the log")
         raise AssertionError("an aborted call goes on")
 
-    def _take(self, signal: str, body: bytes) -> bytes:
-        return self._intake.take(signal, body, self._limit, encoding_of(body)).encoded()
-
-
-def encoding_of(body: bytes) -> str:
-    """How a message is compressed: grpcio does not tell.
-
-    No OTLP message begins so: its fields are of field 1 (0x0a), and neither gzip's first byte nor
-    zlib's is a key of a field that any message of OTLP has.
-    """
-    if body.startswith(_GZIP):
-        return "gzip"
-    zlib_header = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
-    return "deflate" if zlib_header else ""
+    def _take(self, signal: str, body: bytes, fields: Fields) -> bytes:
+        kept = fields if self._keeps_fields else NO_FIELDS
+        encoding = encoding_of(body)
+        return self._intake.take(signal, body, self._limit, encoding, fields=kept).encoded()
 
 
 def retry_info(message: str, code: int, after_s: float) -> bytes:

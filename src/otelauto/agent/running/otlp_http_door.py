@@ -10,7 +10,7 @@ import fnmatch
 import http
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,15 +20,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from otelauto.agent.pipeline import Refused
-from otelauto.agent.running.otlp_intake import (
-    ENCODINGS,
-    OVERLOADED_RETRY_S,
-    Intake,
-    Taken,
-    TooLargeError,
-    UnusableError,
-)
+from otelauto.agent.pipeline import NO_FIELDS, Refused
+from otelauto.agent.running.otlp_intake import OVERLOADED_RETRY_S, Intake, Taken
+from otelauto.agent.running.unpacking import ENCODINGS, TooLargeError, UnusableError
 from otelauto.export import protobuf
 
 PROTOBUF, JSON, TEXT = "application/x-protobuf", "application/json", "text/plain"
@@ -41,6 +35,14 @@ _RESPONSES: dict[str, Any] = {
     "metrics": ExportMetricsServiceResponse,
 }
 Admits = Callable[[Mapping[str, str]], bool]
+
+
+def joined(lines: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Fields by name; what is there more than once, with commas (RFC 9110, section 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in lines:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class HttpDoor:
     """``paths`` are those of signals, of logs too. ``admits`` is asked with each request's fields;
-    ``encodings`` are the compressions that are taken.
+    ``encodings`` are the compressions that are taken; with ``keeps_fields`` those of a request go
+    with its telemetry.
     """
 
     intake: Intake
@@ -102,6 +105,7 @@ class HttpDoor:
     encodings: Sequence[str] = ENCODINGS
     cors: Cors = field(default_factory=Cors)
     admits: Admits | None = None
+    keeps_fields: bool = False
 
     def early(self, head: Head) -> Answer | None:
         """The answer to a request whose body need not be read; ``None`` if it is wanted."""
@@ -153,7 +157,9 @@ class HttpDoor:
         signal = self.paths[head.path]
         json_wanted = _content_type(head) == JSON
         try:
-            taken = self.intake.take(signal, body, self.limit, _encoding(head), json_wanted)
+            fields = head.fields if self.keeps_fields else NO_FIELDS
+            encoding = _encoding(head)
+            taken = self.intake.take(signal, body, self.limit, encoding, json_wanted, fields)
         except TooLargeError as error:
             return self._status(head, 413, RESOURCE_EXHAUSTED, str(error))
         except UnusableError as error:

@@ -8,7 +8,6 @@ Answers: opentelemetry-proto, docs/specification.md ("Failures", "OTLP/gRPC Thro
 from __future__ import annotations
 
 import threading
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,10 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, TracesData
 
-from otelauto.agent.pipeline import Payload, Refused
+from otelauto.agent.pipeline import NO_FIELDS, Fields, Payload, Refused
 from otelauto.agent.running.otlp_from_json import BadJsonError, from_json
 from otelauto.agent.running.outputs import Outputs
+from otelauto.agent.running.unpacking import UnusableError, decompressed
 from otelauto.counters import Counters, Meaning
 from otelauto.export import protobuf
 
@@ -53,21 +53,7 @@ KINDS: dict[str, type[TracesData] | type[MetricsData]] = {
     "traces": TracesData,
     "metrics": MetricsData,
 }
-_WINDOW_BITS = {"gzip": 31, "deflate": 15, "zlib": 15}
-ENCODINGS = tuple(_WINDOW_BITS)
 _TRACE_ID, _SPAN_ID = 16, 8  # bytes
-
-
-class UnusableError(Exception):
-    """A request that cannot be understood; ``reason`` is how it is counted."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class TooLargeError(UnusableError):
-    """A request that is more than the limit once it is decompressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +106,18 @@ class Intake:
         self.counters.add(REQUESTS_REJECTED, label=reason)
 
     def take(
-        self, signal: str, body: bytes, limit: int, encoding: str = "", json: bool = False
+        self,
+        signal: str,
+        body: bytes,
+        limit: int,
+        encoding: str = "",
+        json: bool = False,
+        fields: Fields = NO_FIELDS,
     ) -> Taken:
         """Pass a request's telemetry on.
 
         ``limit`` is the most bytes that ``body`` may have, also without its ``encoding`` (one of
-        ``ENCODINGS``, or none).
+        ``ENCODINGS``, or none). ``fields`` go with it.
 
         Raises:
             UnusableError: it is none (``TooLargeError``: too much), and is counted.
@@ -143,6 +135,7 @@ class Intake:
             raise
         if invalid:
             self.counters.add(ITEMS_INVALID, invalid, signal)
+        payload.fields = fields
         if payload.items:
             self._pass_on(signal, payload)
         if not invalid:
@@ -162,30 +155,6 @@ class Intake:
             with self._lock:
                 self.serving -= 1
         self.counters.add(ITEMS_ACCEPTED, payload.items, signal)
-
-
-def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
-    """The content of a body; no more than ``limit`` bytes are ever made of it.
-
-    Raises:
-        UnusableError: it is damaged, or more than ``limit``.
-    """
-    parts: list[bytes] = []
-    left = limit
-    while body:
-        member = zlib.decompressobj(_WINDOW_BITS[encoding])
-        try:
-            part = member.decompress(body, left + 1)
-        except zlib.error as error:
-            raise UnusableError("compression", f"the {encoding} data is damaged") from error
-        left -= len(part)
-        if left < 0:
-            raise TooLargeError("too_large", f"more than {limit} bytes when decompressed")
-        if not member.eof:
-            raise UnusableError("compression", f"the {encoding} data ends early")
-        parts.append(part)
-        body = member.unused_data
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def decoded(

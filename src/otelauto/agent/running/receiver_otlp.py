@@ -15,15 +15,10 @@ from otelauto.agent.running.http_server import HttpServer
 from otelauto.agent.running.loop import SERVERS, wait_for
 from otelauto.agent.running.otlp_grpc_door import GrpcServer
 from otelauto.agent.running.otlp_http_door import Admits, Cors, HttpDoor
-from otelauto.agent.running.otlp_intake import (
-    ENCODINGS,
-    ITEMS_ACCEPTED,
-    ITEMS_REFUSED,
-    Intake,
-    Room,
-)
+from otelauto.agent.running.otlp_intake import ITEMS_ACCEPTED, ITEMS_REFUSED, Intake, Room
 from otelauto.agent.running.outputs import Outputs, only
 from otelauto.agent.running.server_tls import ServerTls
+from otelauto.agent.running.unpacking import ENCODINGS
 from otelauto.agent.schema import Decoded
 from otelauto.errors import ConfigError, OtelautoError
 
@@ -66,8 +61,6 @@ class ReceiverOtlp(Running):
         for block in (self._grpc_block, self._http_block):
             if block is not None:
                 _admits(block)
-                if block["include_metadata"]:
-                    context.log.warning("include_metadata has no effect: nothing here reads it")
         if self._http_block is not None:
             _encodings(self._http_block)
 
@@ -130,7 +123,15 @@ class ReceiverOtlp(Running):
     async def _open_http(self, block: Decoded) -> None:
         limit = int(block["max_request_body_size"])
         paths = {block[f"{each}_url_path"]: each for each in ("traces", "metrics", "logs")}
-        door = HttpDoor(self._intake, paths, limit, _encodings(block), _cors(block), _admits(block))
+        door = HttpDoor(
+            self._intake,
+            paths,
+            limit,
+            _encodings(block),
+            _cors(block),
+            _admits(block),
+            bool(block["include_metadata"]),
+        )
         self._http = HttpServer(door, self._room, self._pool(), self.context.log)
         listening = _bound(block["endpoint"])
         self.ports["http"] = listening.getsockname()[1]
@@ -147,6 +148,7 @@ class ReceiverOtlp(Running):
             self.context.log,
             _options(block),
             _admits(block),
+            bool(block["include_metadata"]),
         )
         address = block["endpoint"]
         if block["transport"] == "unix":
@@ -209,13 +211,12 @@ def _admits(block: Decoded) -> Admits | None:
     handler = block["auth"]
     if not isinstance(handler, Capsule) or handler.inner is None:
         return None
-    admits = getattr(handler.inner, "admits", None)
-    if admits is None:
+    if not handler.inner.checks():
         raise ConfigError(
             "this otelcol.auth component cannot check requests of others.",
             "Use otelcol.auth.basic or otelcol.auth.bearer.",
         )
-    return admits  # type: ignore[no-any-return]
+    return handler.inner.admits  # type: ignore[no-any-return]
 
 
 def _bound(endpoint: str) -> socket.socket:

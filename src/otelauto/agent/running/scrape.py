@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from otelauto.agent.pipeline import Appender, Context, Health, Running
+from otelauto.agent.prometheus.http_client import Grants
 from otelauto.agent.prometheus.scraping import Limits, Rules, Target
 from otelauto.agent.schema import Decoded
 from otelauto.errors import ConfigError
@@ -44,6 +45,7 @@ class Scrape(Running):
                 label_name=int(content["label_name_length_limit"]),
                 label_value=int(content["label_value_length_limit"]),
             ),
+            grants=Grants.of(content),
         )
         to: list[Appender] = [capsule.inner for capsule in content["forward_to"]]
         self._targets = [

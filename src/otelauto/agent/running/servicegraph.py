@@ -151,7 +151,7 @@ class ServiceGraph(Running):
         edge.client, edge.client_s = service, _duration_s(span)
         edge.dimensions.update(self._named("client", span, resource))
         edge.peer = _first(self._peers, span.attributes) or edge.peer
-        database = _first(self._databases, span.attributes, resource)
+        database = _first(self._databases, resource, span.attributes)
         if database:
             edge.connection = DATABASE
             edge.server, edge.server_s = database, edge.client_s

@@ -19,12 +19,12 @@ def split(payload: Payload[Any], most: int) -> Iterator[Payload[Any]]:
     """
     message = payload.message
     pieces = _spans(message) if isinstance(message, TracesData) else _points(message)
-    part = _Part(payload.kind)
+    part = _Part(payload)
     for path, item in pieces:
         part.add(path, item)
         if part.items == most:
             yield part.payload()
-            part = _Part(payload.kind)
+            part = _Part(payload)
     if part.items:
         yield part.payload()
 
@@ -48,9 +48,10 @@ def _points(message: MetricsData) -> Iterator[tuple[tuple[Any, ...], Any]]:
 class _Part:
     """A message that grows."""
 
-    def __init__(self, kind: type[Any]) -> None:
-        self._kind = kind
-        self._message = kind()
+    def __init__(self, whole: Payload[Any]) -> None:
+        self._kind = whole.kind
+        self._fields = whole.fields
+        self._message = self._kind()
         self._path: tuple[Any, ...] = ()
         self._at: Any = None
         self.items = 0
@@ -84,7 +85,7 @@ class _Part:
         self._path = path
 
     def payload(self) -> Payload[Any]:
-        return Payload(self._kind, self.items, self._message)
+        return Payload(self._kind, self.items, self._message, fields=self._fields)
 
 
 def _same_metric(metrics: Any, original: Metric) -> Any:
