@@ -38,13 +38,12 @@ log = logging.getLogger("otelauto")
 DISCOVERY_CAPABILITIES: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 LEARNING_WAIT_S: Final = 0.05
 WAIT_S: Final = 0.2  # the rest of a turn costs as much as a thousand plain exchanges
-REST_WAIT_S: Final = 1.0  # what comes first ends it
 LEARNING_TURNS: Final = 5  # short ones, after each sign of something new
 QUIET_TURNS: Final = 5  # without a record, before it is worth it: waking up is paid by the service
 URGENT: Final = (abi.ProcessEventKind.PROCESS_LISTEN, abi.ProcessEventKind.PROCESS_TLS)
 EVENTS_BUDGET_S: Final = 0.05  # of a turn
-BUSY_COUNT_S: Final = 1.0
-IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
+COUNT_S: Final = 1.0
+SELDOM_S: Final = 5.0  # where nothing passes the kernel's totals hardly move
 WARN_INTERVAL_S: Final = 60.0
 LIBRARIES_WAIT_S: Final = 5.0  # at start, for probes in what is mapped already
 DOUBTED_MAX: Final = 1000
@@ -186,7 +185,8 @@ class Watcher:
         self._renamed: list[Target] = []
         self._refused: dict[int, Target | None] = {}  # no room for them; None: to be excluded
         self._delivered = 0
-        self._counted_at = 0.0
+        self._totals: dict[str, int] = {}
+        self._counted_at = self._next_misses = 0.0
         self._next_warning = 0.0
         self._warned_drops = 0
         self._lost_events = 0
@@ -213,12 +213,22 @@ class Watcher:
             pids = ", ".join(map(str, sorted(self._selector.pids)))
             raise OtelautoError(f"no process has the id {pids}", "see `otelauto doctor`")
 
-    def turn(self, take: Take, may_rest: bool = False) -> int:
-        """Wait for the next turn, then drain; returns the number of records.
+    def wait(self, spare_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Sleep until the next turn is due.
 
-        ``may_rest``: nothing has to be done within a second if nothing comes.
+        ``spare_s`` is asked after some time without records: for how many seconds nothing has to be
+        done if nothing comes.
         """
-        self._wait(may_rest)
+        seconds = spare_s() if self._idle and self._quiet_turns >= QUIET_TURNS else 0.0
+        if seconds > WAIT_S:
+            self._rest(seconds)
+        elif self._idle or not self._learning_turns:
+            self.capture.wait(WAIT_S)
+        else:  # verdicts are to be expected: until they come, much is copied of each turn
+            self.capture.wait(LEARNING_WAIT_S)
+
+    def turn(self, take: Take) -> int:
+        """Drain what came; returns the number of records."""
         self.poll_processes()
         gone, self._gone = self._gone, []
         renamed, self._renamed = self._renamed, []
@@ -232,36 +242,30 @@ class Watcher:
             self._learning_turns = LEARNING_TURNS
         elif self._learning_turns:
             self._learning_turns -= 1
-        if taken:
-            self._quiet_turns = 0
-        else:
-            self._quiet_turns += 1
-        now = time.monotonic()
-        if now - self._counted_at >= (IDLE_COUNT_S if self._idle else BUSY_COUNT_S):
+        self._quiet_turns = 0 if taken else self._quiet_turns + 1
+        self._look_around(time.monotonic())
+        return taken
+
+    def _look_around(self, now: float) -> None:
+        """What is done now and then."""
+        if now - self._counted_at >= (SELDOM_S if self._idle else COUNT_S):
             self._counted_at = now
-            self.count()
+            self._count_records()
             self._warn(now)
+        if now >= self._next_misses:
+            self._next_misses = now + SELDOM_S
+            self._count_misses()
         if self.discovery.due(now):
             self._apply(self.discovery.scan(deep=self._events_are_missing()))
             self._retry_refused()
             self.plaintext.scan()
-        return taken
 
-    def _wait(self, may_rest: bool) -> None:
-        """Short while verdicts are to be expected: until they come, much is copied of each turn."""
-        if self._idle and may_rest and self._quiet_turns >= QUIET_TURNS:
-            self._rest()
-        elif self._idle or not self._learning_turns:
-            self.capture.wait(WAIT_S)
-        else:
-            self.capture.wait(LEARNING_WAIT_S)
-
-    def _rest(self) -> None:
+    def _rest(self, seconds: float) -> None:
         """Sleep until something comes; programs that start wait a little longer.
 
         Most of them are gone by then, and one that is gone is soon looked at.
         """
-        self.capture.rest(REST_WAIT_S)
+        self.capture.rest(seconds)
         events = self.capture.drain_events()
         self._events.extend(events)
         urgent = any(event.kind in URGENT for event in events)
@@ -417,10 +421,18 @@ class Watcher:
 
     def count(self) -> None:
         """Take the kernel's totals over."""
-        for name, total in self.capture.counters().items():
-            meaning, label = KERNEL_COUNTERS[abi.Counter[name]]
-            self._counters.set(meaning, total, label)
+        self._count_records()
+        self._count_misses()
+
+    def _count_records(self) -> None:
         self._counters.set(RECORDS_DELIVERED, self._delivered)
+        before, self._totals = self._totals, self.capture.counters()
+        for name, total in self._totals.items():
+            if total != before.get(name):
+                meaning, label = KERNEL_COUNTERS[abi.Counter[name]]
+                self._counters.set(meaning, total, label)
+
+    def _count_misses(self) -> None:
         for cost in self.capture.costs():
             self._counters.set(PROGRAM_MISSES, cost.missed, cost.name)
 

@@ -131,7 +131,7 @@ class Publisher:
             self._desk = Desk(
                 config, service_of, self._routes, self._own_traffic, self.red, self._stages
             )
-            self._set_wall_offset(self._desk)
+        self.follow_clock()
 
     # ---- exporters ----
 
@@ -339,11 +339,12 @@ class Publisher:
                 {Fate.OVER_BUDGET: writer.sampled_out, Fate.UNSAMPLED: writer.unsampled}
             )
             writer.sampled_out = writer.unsampled = 0
-        self._set_wall_offset(desk)
 
-    def _set_wall_offset(self, desk: Desk) -> None:
-        if desk.writer is not None:
-            desk.writer.wall_offset_ns = self._clock.wall_ns(0)
+    def follow_clock(self) -> None:
+        """Before records are read: the wall clock may have been set since the last ones."""
+        self._clock.track()
+        if self._desk is not None and self._desk.writer is not None:
+            self._desk.writer.wall_offset_ns = self._clock.wall_ns(0)
 
     @property
     def processed(self) -> int:

@@ -6,12 +6,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.wire.wire import BEGIN_NS
 
-from otelauto.config import Purpose, load
+from otelauto.config import Config, Purpose, load
 from otelauto.counters import Counters
 from otelauto.export.encoded import Item
 from otelauto.export.otlp_encode import SpanEncoder
@@ -28,6 +32,7 @@ WALL_OFFSET_NS = 1_700_000_000_000_000_000
 TRACES = {"--otlp-endpoint": "http://127.0.0.1:1"}
 METRICS = {"--prometheus-port": "9"}
 Step = bytes | int  # a record, or a tick at that time
+Pairs = tuple[tuple[str, str], ...]
 Services = Mapping[int, Service]
 SERVICES: Services = {
     77: Service("shop", "", "1"),
@@ -35,15 +40,34 @@ SERVICES: Services = {
 }
 
 
+class Shape(NamedTuple):
+    """A span without what is random: messages, encoded. Its text costs a hundred times as much."""
+
+    resource: bytes
+    rest: bytes
+    attributes: tuple[bytes, ...]  # sorted
+
+    def __str__(self) -> str:
+        span = Span.FromString(self.rest)
+        span.attributes.extend(map(KeyValue.FromString, self.attributes))
+        return f"{Resource.FromString(self.resource)} {span}"
+
+
 @dataclass
 class Result:
     """What became of the records, in a form that does not depend on the order of publishing."""
 
-    spans: Counter[str]
+    spans: Counter[Shape]
     series: dict[str, tuple[object, ...]]
     counters: dict[tuple[str, str], int]
     verdicts: dict[str, Verdict]
     in_lane: int
+
+
+@cache
+def configuration(flags: Pairs, environ: Pairs) -> Config:
+    """Of these flags and variables; to read them takes as long as a hundred exchanges."""
+    return load(None, dict(environ), {"--open-port": "80", **dict(flags)}, Purpose.RUN).config
 
 
 class Agent:
@@ -56,8 +80,7 @@ class Agent:
         yaml: Mapping[str, str],
         services: Services = SERVICES,
     ) -> None:
-        environ = dict(yaml)
-        config = load(None, environ, {"--open-port": "80", **settings}, Purpose.RUN).config
+        config = configuration(tuple(settings.items()), tuple(yaml.items()))
         self.clock = WallClock(boot=lambda: 0, wall=lambda: WALL_OFFSET_NS)
         self.counters = Counters()
         self.publisher = Publisher(config, self.counters, services.get, self.clock)
@@ -90,12 +113,13 @@ class Agent:
             self.publisher.lane.exchanges if self.publisher.lane is not None else 0,
         )
 
-    def _spans(self) -> Iterable[str]:
+    def _spans(self) -> Iterable[Shape]:
         request = ExportTraceServiceRequest.FromString(
             b"".join(SpanEncoder("0", self.clock).encode(self.items))
         )
-        for resource in request.resource_spans:
-            for scope in resource.scope_spans:
+        for of_service in request.resource_spans:
+            resource = of_service.resource.SerializeToString()
+            for scope in of_service.scope_spans:
                 for span in scope.spans:
                     assert len(span.trace_id) == 16
                     assert len(span.span_id) == 8
@@ -104,11 +128,10 @@ class Agent:
                     span.span_id = b""
                     if not span.parent_span_id:
                         span.trace_id = b""
-                    attributes = sorted(span.attributes, key=lambda pair: pair.key)
-                    assert len({pair.key for pair in attributes}) == len(attributes)
+                    assert len({pair.key for pair in span.attributes}) == len(span.attributes)
+                    attributes = sorted(pair.SerializeToString() for pair in span.attributes)
                     del span.attributes[:]
-                    span.attributes.extend(attributes)
-                    yield f"{resource.resource} {span}"
+                    yield Shape(resource, span.SerializeToString(), tuple(attributes))
 
     def _series(self) -> Iterable[tuple[str, tuple[object, ...]]]:
         for one in self.publisher.red.collect():

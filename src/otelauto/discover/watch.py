@@ -99,6 +99,7 @@ class Discovery:
         self._targets: dict[int, Target] = {}
         self._pid_starts: dict[int, int] = {}
         self._excluded: set[int] = set()
+        self._settled_listeners = 0  # changes of listeners that all processes were compared with
         self._next_scan = self._next_deep = clock()
 
     def targets(self) -> Mapping[int, Target]:
@@ -110,28 +111,36 @@ class Discovery:
         return now >= self._next_scan
 
     def scan(self, *, deep: bool = False) -> Changes:
-        """Compare everything with /proc.
+        """Compare what may have changed with /proc.
 
-        Listeners and descriptors are read in network namespaces that are new; all of them
-        every 30 s, or if ``deep`` is given: do so when kernel events were lost.
+        Listeners and descriptors are read in network namespaces that are new. All that is known is
+        compared every 30 s, or if ``deep`` is given: do so when kernel events were lost.
         """
         began = self._clock()
         deep = deep or began >= self._next_deep
-        moved = self._table.refresh_all(deep=deep)
-        self._read_listeners(moved, force=deep)
-        for process in self._may_listen():
-            self._table.read_sockets(process, force=deep)
-        if deep:
-            self._read_foreign_sockets()
-            self._look_for_sdks()
+        moved = self._table.refresh_all(self._watched, deep=deep)
         self._excluded &= self._table.processes.keys()
-        changes = self._settle(self._table.processes.keys() | self._watched.keys())
+        if deep or moved or self._table.changes_of_listeners != self._settled_listeners:
+            changes = self._compare(moved, deep=deep)
+        else:
+            changes = self._settle(tuple(self._watched))
         ended = self._clock()
         pause = (ended - began) * _SCAN_SHARE
         self._next_scan = began + max(SCAN_INTERVAL_S, pause)
         if deep:
             self._next_deep = began + max(DEEP_INTERVAL_S, pause)
         return changes
+
+    def _compare(self, moved: set[int], *, deep: bool) -> Changes:
+        """Who holds which listener, and decide anew on every process."""
+        self._read_listeners(moved, force=deep)
+        for process in self._may_listen():
+            self._table.read_sockets(process, force=deep)
+        if deep:
+            self._read_foreign_sockets()
+            self._look_for_sdks()
+        self._settled_listeners = self._table.changes_of_listeners
+        return self._settle(self._table.processes.keys() | self._watched.keys())
 
     def on_exec(self, tgid: int) -> Changes:
         """A process of the host executed a program: it may match now, or no longer."""

@@ -28,6 +28,7 @@ OBJECTS: Final = Path(__file__).parent / "objects"
 # Sections of programs that are linked to one process's file at a time (kernel/uprobes.py).
 PER_PROCESS: Final = ("uprobe", "uretprobe")
 KEYS_LIMIT: Final = 1 << 18
+NUMBER: Final = struct.Struct("=I")  # a key of an array
 LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
 FAILED: Final = re.compile(r"^libbpf: prog '(\w+)': failed to load")
 
@@ -267,6 +268,14 @@ class BpfObject:
         except FileNotFoundError:
             return None
         return value.raw
+
+    def values(self, name: str, count: int, size: int) -> bytes:
+        """The first ``count`` values of an array, of ``size`` bytes each, behind one another."""
+        fd, found = self.map_fd(name), ctypes.create_string_buffer(count * size)
+        for number in range(count):
+            at = ctypes.addressof(found) + number * size
+            self._lib.call("bpf_map_lookup_elem", fd, NUMBER.pack(number), at)
+        return found.raw
 
     def costs(self) -> list[ProgramCost]:
         """Run counts and times of the loaded programs."""
