@@ -25,7 +25,7 @@ from otelauto.errors import KernelError, OtelautoError
 from otelauto.flows.flows import Flows
 from otelauto.gauges import Gauges
 from otelauto.governor import LOOK_INTERVAL_S, SPAN_SHARES, Governor, Meter, Step
-from otelauto.instrument import Watcher
+from otelauto.instrument import Watcher, turn_seconds
 from otelauto.kernel.ring import Take
 from otelauto.memory import settle
 from otelauto.protocols import protocols
@@ -75,7 +75,11 @@ class App:
         self.clock = WallClock()
         self.gauges = Gauges()
         self.watcher = Watcher(
-            config, self.counters, on_gone=self._on_gone, on_target=self._on_target
+            config,
+            self.counters,
+            on_gone=self._on_gone,
+            on_target=self._on_target,
+            turn_s=turn_seconds(config),
         )
         self.publisher = Publisher(
             config, self.counters, self.watcher.service_of, self.clock, [self.gauges.families]

@@ -66,7 +66,7 @@ class Gauges:
 
     def _of_capture(self, app: App) -> dict[str, list[Sample]]:
         watcher, capture = app.watcher, app.watcher.capture
-        costs = [cost for cost in capture.costs() if cost.runs]
+        costs = [cost for cost in watcher.costs if cost.runs]
         return {
             "targets": [
                 ({"state": "watched"}, len(watcher.discovery.targets()) - watcher.refused()),

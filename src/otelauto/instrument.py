@@ -26,6 +26,7 @@ from otelauto.discover.watch import Changes, Discovery, Target
 from otelauto.errors import KernelError, OtelautoError
 from otelauto.flows.vocabulary import Verdict
 from otelauto.kernel.capture import Capture, Wanted
+from otelauto.kernel.objects import ProgramCost
 from otelauto.kernel.ring import Take
 from otelauto.plaintext import Plaintext
 from otelauto.services import Services
@@ -38,12 +39,12 @@ log = logging.getLogger("otelauto")
 DISCOVERY_CAPABILITIES: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 LEARNING_WAIT_S: Final = 0.05
 WAIT_S: Final = 0.2  # the rest of a turn costs as much as a thousand plain exchanges
+METRICS_WAIT_S: Final = 0.4  # where nothing is to be queued for export
 LEARNING_TURNS: Final = 5  # short ones, after each sign of something new
 QUIET_TURNS: Final = 5  # without a record, before it is worth it: waking up is paid by the service
 URGENT: Final = (abi.ProcessEventKind.PROCESS_LISTEN, abi.ProcessEventKind.PROCESS_TLS)
 EVENTS_BUDGET_S: Final = 0.05  # of a turn
-COUNT_S: Final = 1.0
-SELDOM_S: Final = 5.0  # where nothing passes the kernel's totals hardly move
+COUNT_S: Final = 5.0  # with the scans
 WARN_INTERVAL_S: Final = 60.0
 LIBRARIES_WAIT_S: Final = 5.0  # at start, for probes in what is mapped already
 DOUBTED_MAX: Final = 1000
@@ -135,12 +136,24 @@ def naming_of(config: Config) -> Naming:
     )
 
 
+def turn_seconds(config: Config) -> float:
+    """How long a turn may last.
+
+    Spans are to be queued for export within 0.25 s, and a program that is selected by its name is
+    to be watched as soon. Metrics are read when somebody asks for them.
+    """
+    has_spans = config.otel_traces_export.endpoint is not None or config.trace_printer != "disabled"
+    by_name = config.ebpf.executable_name or config.ebpf.system_wide
+    return WAIT_S if has_spans or config.noop or by_name else METRICS_WAIT_S
+
+
 class Watcher:
     """Discovery and capture, kept in step.
 
     ``on_target(tgid, service)`` is told when a process is watched or described anew,
-    ``on_gone(tgid)`` when the last record of one was read. Raises KernelError from the constructor
-    when the kernel, the permissions or /proc do not allow it.
+    ``on_gone(tgid)`` when the last record of one was read. Under traffic a turn lasts ``turn_s``,
+    less while something is learnt. Raises KernelError from the constructor when the kernel, the
+    permissions or /proc do not allow it.
     """
 
     def __init__(
@@ -150,6 +163,7 @@ class Watcher:
         *,
         on_target: Callable[[int, Service], None] = lambda tgid, service: None,
         on_gone: Callable[[int], None] = lambda tgid: None,
+        turn_s: float = WAIT_S,
     ) -> None:
         check_environment()
         procfs = ProcFs(counters=counters)
@@ -161,6 +175,7 @@ class Watcher:
         self._counters = counters
         self._on_target = on_target
         self._on_gone = on_gone
+        self._turn_s = turn_s
         self.capture = Capture(
             Wanted(
                 system_wide=selector.system_wide,
@@ -186,7 +201,8 @@ class Watcher:
         self._refused: dict[int, Target | None] = {}  # no room for them; None: to be excluded
         self._delivered = 0
         self._totals: dict[str, int] = {}
-        self._counted_at = self._next_misses = 0.0
+        self.costs: list[ProgramCost] = []  # when the kernel's totals were taken over last
+        self._next_count = 0.0
         self._next_warning = 0.0
         self._warned_drops = 0
         self._lost_events = 0
@@ -223,7 +239,7 @@ class Watcher:
         if seconds > WAIT_S:
             self._rest(seconds)
         elif self._idle or not self._learning_turns:
-            self.capture.wait(WAIT_S)
+            self.capture.wait(self._turn_s)
         else:  # verdicts are to be expected: until they come, much is copied of each turn
             self.capture.wait(LEARNING_WAIT_S)
 
@@ -248,13 +264,10 @@ class Watcher:
 
     def _look_around(self, now: float) -> None:
         """What is done now and then."""
-        if now - self._counted_at >= (SELDOM_S if self._idle else COUNT_S):
-            self._counted_at = now
-            self._count_records()
+        if now >= self._next_count:
+            self._next_count = now + COUNT_S
+            self.count()
             self._warn(now)
-        if now >= self._next_misses:
-            self._next_misses = now + SELDOM_S
-            self._count_misses()
         if self.discovery.due(now):
             self._apply(self.discovery.scan(deep=self._events_are_missing()))
             self._retry_refused()
@@ -421,19 +434,14 @@ class Watcher:
 
     def count(self) -> None:
         """Take the kernel's totals over."""
-        self._count_records()
-        self._count_misses()
-
-    def _count_records(self) -> None:
         self._counters.set(RECORDS_DELIVERED, self._delivered)
         before, self._totals = self._totals, self.capture.counters()
         for name, total in self._totals.items():
             if total != before.get(name):
                 meaning, label = KERNEL_COUNTERS[abi.Counter[name]]
                 self._counters.set(meaning, total, label)
-
-    def _count_misses(self) -> None:
-        for cost in self.capture.costs():
+        self.costs = self.capture.costs()
+        for cost in self.costs:
             self._counters.set(PROGRAM_MISSES, cost.missed, cost.name)
 
     def _events_are_missing(self) -> bool:

@@ -123,6 +123,8 @@ class Publisher:
             *families,
         )
         self._add_pages(config, own)
+        self._printers = [each for each in self._exporters if isinstance(each, Printer)]
+        self._has_lasting_audience = self._noop or len(self._printers) < len(self._exporters)
         # Otelauto's own page alone collects nothing: series would be held for nobody.
         collected = config.prometheus_export.port or config.otel_metrics_export.endpoint
         self._measures = bool(collected)
@@ -395,9 +397,7 @@ class Publisher:
 
     def has_audience(self) -> bool:
         """Whether anything that is published can still reach anybody."""
-        if self._noop:
-            return True
-        return any(not (isinstance(e, Printer) and e.broken) for e in self._exporters)
+        return self._has_lasting_audience or any(not printer.broken for printer in self._printers)
 
     def _found_sdk(self, service: Service) -> None:
         log.info(
