@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
+from tests.hot.seeds import MANY, each
 from tests.hot.traffic import Traffic
 from tests.hot.twin import METRICS, TRACES, Step, compare, differences, run
 from tests.wire.battery import play
@@ -68,15 +70,25 @@ def test_every_transcript_alone(transcript: object) -> None:
     compare([*wire.records, wire.time + SECOND_NS])
 
 
+def taken_by_lane(kind: int, seed: int) -> int:
+    """How many exchanges of a seed's traffic the lane took, when both ways give the same."""
+    return compare(Traffic(seed).make(EXCHANGES_A_RUN), *SETTINGS[kind]).in_lane
+
+
 @pytest.mark.parametrize("kind", range(len(SETTINGS)))
 def test_random_traffic(kind: int) -> None:
-    settings, environ = SETTINGS[kind]
-    in_lane = 0
-    for seed in range(kind, RUNS, len(SETTINGS)):
-        steps = Traffic(seed).make(EXCHANGES_A_RUN)
-        try:
-            in_lane += compare(steps, settings, environ).in_lane
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}: {error}") from error
+    in_lane = sum(each(partial(taken_by_lane, kind), range(kind, RUNS, len(SETTINGS))))
     # It is the lane that is tested.
     assert in_lane > 0.1 * EXCHANGES_A_RUN * RUNS / len(SETTINGS)
+
+
+def test_a_seed_that_fails_is_named() -> None:
+    """Also where other processes take a share."""
+    for count in (1, MANY):
+        with pytest.raises(AssertionError, match="seed 0: "):
+            each(not_the_same, range(count))
+
+
+def not_the_same(seed: int) -> int:
+    assert seed < 0, "of no use"
+    return seed

@@ -7,12 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.wire.wire import BEGIN_NS
 
 from otelauto.config import Config, Purpose, load
@@ -40,24 +37,11 @@ SERVICES: Services = {
 }
 
 
-class Shape(NamedTuple):
-    """A span without what is random: messages, encoded. Its text costs a hundred times as much."""
-
-    resource: bytes
-    rest: bytes
-    attributes: tuple[bytes, ...]  # sorted
-
-    def __str__(self) -> str:
-        span = Span.FromString(self.rest)
-        span.attributes.extend(map(KeyValue.FromString, self.attributes))
-        return f"{Resource.FromString(self.resource)} {span}"
-
-
 @dataclass
 class Result:
     """What became of the records, in a form that does not depend on the order of publishing."""
 
-    spans: Counter[Shape]
+    spans: Counter[str]
     series: dict[str, tuple[object, ...]]
     counters: dict[tuple[str, str], int]
     verdicts: dict[str, Verdict]
@@ -66,7 +50,7 @@ class Result:
 
 @cache
 def configuration(flags: Pairs, environ: Pairs) -> Config:
-    """Of these flags and variables; to read them takes as long as a hundred exchanges."""
+    """To read the same again would take as long as a hundred exchanges."""
     return load(None, dict(environ), {"--open-port": "80", **dict(flags)}, Purpose.RUN).config
 
 
@@ -113,13 +97,12 @@ class Agent:
             self.publisher.lane.exchanges if self.publisher.lane is not None else 0,
         )
 
-    def _spans(self) -> Iterable[Shape]:
+    def _spans(self) -> Iterable[str]:
         request = ExportTraceServiceRequest.FromString(
             b"".join(SpanEncoder("0", self.clock).encode(self.items))
         )
-        for of_service in request.resource_spans:
-            resource = of_service.resource.SerializeToString()
-            for scope in of_service.scope_spans:
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
                 for span in scope.spans:
                     assert len(span.trace_id) == 16
                     assert len(span.span_id) == 8
@@ -128,10 +111,11 @@ class Agent:
                     span.span_id = b""
                     if not span.parent_span_id:
                         span.trace_id = b""
-                    assert len({pair.key for pair in span.attributes}) == len(span.attributes)
-                    attributes = sorted(pair.SerializeToString() for pair in span.attributes)
+                    attributes = sorted(span.attributes, key=lambda pair: pair.key)
+                    assert len({pair.key for pair in attributes}) == len(attributes)
                     del span.attributes[:]
-                    yield Shape(resource, span.SerializeToString(), tuple(attributes))
+                    span.attributes.extend(attributes)
+                    yield f"{resource.resource} {span}"
 
     def _series(self) -> Iterable[tuple[str, tuple[object, ...]]]:
         for one in self.publisher.red.collect():

@@ -23,7 +23,9 @@ from otelauto.discover.table import Process, ProcessTable
 
 SCAN_INTERVAL_S: Final = 5.0
 DEEP_INTERVAL_S: Final = 30.0
+DEEP_INTERVAL_MAX_S: Final = 60.0
 _SCAN_SHARE = 200  # a scan takes at most one part in so many of the time
+_DEEP_SHARE = 5000  # the same of deep ones, while that is within the longest interval
 _FAMILY_LIMIT = 4096
 
 
@@ -114,7 +116,8 @@ class Discovery:
         """Compare what may have changed with /proc.
 
         Listeners and descriptors are read in network namespaces that are new. All that is known is
-        compared every 30 s, or if ``deep`` is given: do so when kernel events were lost.
+        compared every 30 s, every 60 s where that takes long, or if ``deep`` is given: do so when
+        kernel events were lost.
         """
         began = self._clock()
         deep = deep or began >= self._next_deep
@@ -128,7 +131,8 @@ class Discovery:
         pause = (ended - began) * _SCAN_SHARE
         self._next_scan = began + max(SCAN_INTERVAL_S, pause)
         if deep:
-            self._next_deep = began + max(DEEP_INTERVAL_S, pause)
+            share = min((ended - began) * _DEEP_SHARE, DEEP_INTERVAL_MAX_S)
+            self._next_deep = began + max(DEEP_INTERVAL_S, share, pause)
         return changes
 
     def _compare(self, moved: set[int], *, deep: bool) -> Changes:
