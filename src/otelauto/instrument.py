@@ -38,7 +38,7 @@ log = logging.getLogger("otelauto")
 # To see which sockets and which program other users' processes have.
 DISCOVERY_CAPABILITIES: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 LEARNING_WAIT_S: Final = 0.05
-WAIT_S: Final = 0.2  # the rest of a turn costs as much as a thousand plain exchanges
+WAIT_S: Final = 0.2  # the rest of a turn costs as much as some hundred plain exchanges
 METRICS_WAIT_S: Final = 0.4  # where nothing is to be queued for export
 LEARNING_TURNS: Final = 5  # short ones, after each sign of something new
 QUIET_TURNS: Final = 5  # without a record, before it is worth it: waking up is paid by the service
