@@ -9,10 +9,12 @@ from functools import partial
 import pytest
 from tests.hot.seeds import MANY, each
 from tests.hot.traffic import Traffic
-from tests.hot.twin import METRICS, TRACES, Step, compare, differences, run
+from tests.hot.twin import METRICS, TRACES, Agent, Step, compare, differences, run
 from tests.wire.battery import play
 from tests.wire.transcripts import TRANSCRIPTS, answer, get, post
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Wire
+
+from otelauto.flows.vocabulary import Family
 
 # TEST_FUZZ_RUNS counts mutated exchanges: that many are compared.
 EXCHANGES_A_RUN = 300
@@ -48,6 +50,25 @@ def test_a_difference_is_found() -> None:
     one, other = (run(keep_alive(n).records, True) for n in (5, 6))
     assert differences(one, other)
     assert not differences(one, one)
+
+
+def test_what_only_time_ends_is_waited_for_in_the_lane_too() -> None:
+    """A response on a unix socket ends at a close that leaves no record."""
+    agent = Agent(METRICS, True, {})
+    wire = keep_alive(10, Wire(family=Family.UNIX, path=b"/run/app.sock\0"))
+    response = answer(200, b"x" * 100)
+    wire.send(CLIENT, get("/users/1", b"User-Agent: t")).send(SERVER, response[:-1])
+    for record in wire.records:
+        agent.flows.feed(record)
+    agent.tick(wire.time)
+    assert agent.publisher.in_lane > 5
+    assert agent.flows.waits()
+    wire.records.clear()
+    for record in wire.send(SERVER, response[-1:]).records:
+        agent.flows.feed(record)
+    agent.tick(wire.time)
+    assert agent.publisher.processed == 11
+    assert not agent.flows.waits()
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
