@@ -68,7 +68,7 @@ class ProcessTable:
         self.changes_of_listeners = 0
 
     def refresh_all(self, watched: Container[int], *, deep: bool) -> set[int]:
-        """Look for new processes; the network namespaces with new or changed ones.
+        """Look for new processes; the ids of those that are new or changed.
 
         Unless ``deep``, of the known ones only those ``watched`` are brought up to date, and
         process ids of kernel threads and network namespaces are not looked at again. Where nothing
@@ -97,7 +97,7 @@ class ProcessTable:
             if deep and process is known:
                 process.netns = self.procfs.netns(tgid)
             if process is not known or process.netns != netns:
-                changed.add(process.netns)
+                changed.add(tgid)
         unused = self.listeners.keys() - {process.netns for process in self.processes.values()}
         for netns in unused:
             del self.listeners[netns]
