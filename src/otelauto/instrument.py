@@ -45,6 +45,7 @@ QUIET_TURNS: Final = 5  # without a record, before it is worth it: waking up is 
 URGENT: Final = (abi.ProcessEventKind.PROCESS_LISTEN, abi.ProcessEventKind.PROCESS_TLS)
 EVENTS_BUDGET_S: Final = 0.05  # of a turn
 COUNT_S: Final = 5.0  # with the scans
+NEARLY_FULL: Final = 0.9  # of the data ring: records may have been dropped
 WARN_INTERVAL_S: Final = 60.0
 LIBRARIES_WAIT_S: Final = 5.0  # at start, for probes in what is mapped already
 DOUBTED_MAX: Final = 1000
@@ -248,6 +249,8 @@ class Watcher:
         self.poll_processes()
         gone, self._gone = self._gone, []
         renamed, self._renamed = self._renamed, []
+        if self.capture.ring_fill > NEARLY_FULL:
+            self._next_count = 0.0
         taken = self.drain(take)
         for tgid in gone:  # only now have its last records been read
             self._on_gone(tgid)
