@@ -249,9 +249,10 @@ class Watcher:
         self.poll_processes()
         gone, self._gone = self._gone, []
         renamed, self._renamed = self._renamed, []
-        if self.capture.ring_fill > NEARLY_FULL:
-            self._next_count = 0.0
+        fill = self.capture.ring_fill
         taken = self.drain(take)
+        if max(fill, self.capture.ring_fill) > NEARLY_FULL:
+            self._next_count = 0.0
         for tgid in gone:  # only now have its last records been read
             self._on_gone(tgid)
         for target in renamed:  # what was drained is of the program that it was before
