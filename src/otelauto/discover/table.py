@@ -7,7 +7,7 @@ start time differs when the id was reused, the image when the process executed a
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from otelauto.discover import programs, select
@@ -67,7 +67,7 @@ class ProcessTable:
         self.paths: dict[int, str] = {}  # all known listening unix sockets: inode -> path
         self.changes_of_listeners = 0
 
-    def refresh_all(self, watched: Container[int], *, deep: bool) -> set[int]:
+    def refresh_all(self, watched: Collection[int], *, deep: bool) -> set[int]:
         """Look for new processes; the ids of those that are new or changed.
 
         Unless ``deep``, of the known ones only those ``watched`` are brought up to date, and
@@ -80,6 +80,9 @@ class ProcessTable:
         self._last_started = started
         changed: set[int] = set()
         if not forked and not deep:
+            for tgid in watched:
+                if not self.procfs.exists(tgid):
+                    self.processes.pop(tgid, None)
             return changed
         listed = self.procfs.tgids()
         self._kernel_threads &= set() if deep and forked else set(listed)
