@@ -24,8 +24,8 @@ from otelauto.counters import Counters, Meaning
 from otelauto.errors import KernelError, OtelautoError
 from otelauto.flows.flows import Flows
 from otelauto.gauges import Gauges
-from otelauto.governor import SPAN_SHARES, Governor, Meter, Step
-from otelauto.instrument import Watcher
+from otelauto.governor import LOOK_INTERVAL_S, SPAN_SHARES, Governor, Meter, Step
+from otelauto.instrument import Watcher, turn_seconds
 from otelauto.kernel.ring import Take
 from otelauto.memory import settle
 from otelauto.notify import READY, STOPPING, notify
@@ -46,8 +46,7 @@ DEFECTS: Final = Meaning(
     "defects", "Records given up because of a defect of otelauto; the log has the first."
 )
 FIRST_HIGH_PORT: Final = 1024
-CLOCK_INTERVAL_S: Final = 1.0
-EXPIRE_INTERVAL_S: Final = 5.0
+REST_S: Final = 5.0  # what is done now and then is done as often, in the same turn
 
 
 class Stop:
@@ -77,7 +76,11 @@ class App:
         self.clock = WallClock()
         self.gauges = Gauges()
         self.watcher = Watcher(
-            config, self.counters, on_gone=self._on_gone, on_target=self._on_target
+            config,
+            self.counters,
+            on_gone=self._on_gone,
+            on_target=self._on_target,
+            turn_s=turn_seconds(config),
         )
         self.publisher = Publisher(
             config, self.counters, self.watcher.service_of, self.clock, [self.gauges.families]
@@ -97,7 +100,7 @@ class App:
             self.counters,
             self._give_up,
         )
-        self._next_clock = self._next_expiry = 0.0
+        self._next_expiry = 0.0
         self._told: set[tuple[str, str]] = set()
         self._unread_before: set[tuple[str, str]] = set()
 
@@ -120,7 +123,9 @@ class App:
         settle()
         notify(READY)
         while not stop:
-            self.watcher.turn(self._take, may_rest=not self.flows.waits())
+            self.watcher.wait(self._spare_s)
+            self.publisher.follow_clock()
+            self.watcher.turn(self._take)
             self._after_drain()
             if not self.publisher.has_audience():
                 log.warning("nobody reads standard output any more, and nothing else is exported")
@@ -160,13 +165,16 @@ class App:
                 "the kernel refuses a hook that it gave before", "see `otelauto doctor`"
             )
 
+    def _spare_s(self) -> float:
+        """For how long nothing has to be done if nothing comes."""
+        if self.flows.waits():
+            return 0.0
+        return LOOK_INTERVAL_S if self.governor.has_limits else REST_S
+
     def _housekeeping(self, now: float) -> None:
         self.governor.look(now)
-        if now >= self._next_clock:
-            self._next_clock = now + CLOCK_INTERVAL_S
-            self.clock.track()
         if now >= self._next_expiry:
-            self._next_expiry = now + EXPIRE_INTERVAL_S
+            self._next_expiry = now + REST_S
             for service in self.watcher.services.expire():
                 self.publisher.forget(service)
             self.publisher.expire()
@@ -269,6 +277,7 @@ def record(config: Config, path: Path, raw: bool, seconds: float | None) -> int:
             watcher.put_verdicts(beginnings(protocols(ProtocolSettings())))
             log.info("recording file=%s", path)
             while not stop and time.monotonic() < give_up_at:
+                watcher.wait()
                 watcher.turn(writer.write)
                 writer.flush()
             watcher.drain(writer.write)

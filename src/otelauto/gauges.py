@@ -15,7 +15,7 @@ from otelauto.export.exposition import Family, Kind, Sample
 if TYPE_CHECKING:
     from otelauto.app import App
 
-KERNEL_MEMORY_INTERVAL_S: Final = 30.0  # it hardly moves, and asking for it takes a file a map
+KERNEL_MEMORY_INTERVAL_S: Final = 120.0  # it hardly moves, and asking for it takes a file a map
 NS_PER_S: Final = 1_000_000_000
 _STEPS: Final = (
     "What max_overhead has made it give up: 0 nothing, 1 long heads, 2 nine of ten traces, 3 all"
@@ -66,7 +66,7 @@ class Gauges:
 
     def _of_capture(self, app: App) -> dict[str, list[Sample]]:
         watcher, capture = app.watcher, app.watcher.capture
-        costs = [cost for cost in capture.costs() if cost.runs]
+        costs = [cost for cost in watcher.costs if cost.runs]
         return {
             "targets": [
                 ({"state": "watched"}, len(watcher.discovery.targets()) - watcher.refused()),

@@ -129,6 +129,7 @@ class Governor:
         apply: Callable[[Step], None],
     ) -> None:
         self._limits = (agent, programs)
+        self.has_limits = any(self._limits)
         self._read = read
         self._counters = counters
         self._apply = apply
@@ -140,7 +141,7 @@ class Governor:
 
     def look(self, now: float) -> None:
         """Take one look if it is time; ``now`` is in seconds of the monotonic clock."""
-        if now < self._next_look or not any(self._limits):
+        if not self.has_limits or now < self._next_look:
             return
         self._next_look = now + LOOK_INTERVAL_S
         usage = self._read()

@@ -26,6 +26,7 @@ from otelauto.discover.watch import Changes, Discovery, Target
 from otelauto.errors import KernelError, OtelautoError
 from otelauto.flows.vocabulary import Verdict
 from otelauto.kernel.capture import Capture, Wanted
+from otelauto.kernel.objects import ProgramCost
 from otelauto.kernel.ring import Take
 from otelauto.plaintext import Plaintext
 from otelauto.services import Services
@@ -37,14 +38,14 @@ log = logging.getLogger("otelauto")
 # To see which sockets and which program other users' processes have.
 DISCOVERY_CAPABILITIES: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 LEARNING_WAIT_S: Final = 0.05
-WAIT_S: Final = 0.2  # the rest of a turn costs as much as a thousand plain exchanges
-REST_WAIT_S: Final = 1.0  # what comes first ends it
+WAIT_S: Final = 0.2  # the rest of a turn costs as much as some hundred plain exchanges
+METRICS_WAIT_S: Final = 0.4  # where nothing is to be queued for export
 LEARNING_TURNS: Final = 5  # short ones, after each sign of something new
 QUIET_TURNS: Final = 5  # without a record, before it is worth it: waking up is paid by the service
 URGENT: Final = (abi.ProcessEventKind.PROCESS_LISTEN, abi.ProcessEventKind.PROCESS_TLS)
 EVENTS_BUDGET_S: Final = 0.05  # of a turn
-BUSY_COUNT_S: Final = 1.0
-IDLE_COUNT_S: Final = 5.0  # nothing passes: the kernel's totals hardly move
+COUNT_S: Final = 5.0  # with the scans
+NEARLY_FULL: Final = 0.9  # of the data ring: records may have been dropped
 WARN_INTERVAL_S: Final = 60.0
 LIBRARIES_WAIT_S: Final = 5.0  # at start, for probes in what is mapped already
 DOUBTED_MAX: Final = 1000
@@ -136,12 +137,24 @@ def naming_of(config: Config) -> Naming:
     )
 
 
+def turn_seconds(config: Config) -> float:
+    """How long a turn may last.
+
+    Spans are to be queued for export within 0.25 s, and a program that is selected by its name is
+    to be watched as soon. Metrics are read when somebody asks for them.
+    """
+    has_spans = config.otel_traces_export.endpoint is not None or config.trace_printer != "disabled"
+    by_name = config.ebpf.executable_name or config.ebpf.system_wide
+    return WAIT_S if has_spans or config.noop or by_name else METRICS_WAIT_S
+
+
 class Watcher:
     """Discovery and capture, kept in step.
 
     ``on_target(tgid, service)`` is told when a process is watched or described anew,
-    ``on_gone(tgid)`` when the last record of one was read. Raises KernelError from the constructor
-    when the kernel, the permissions or /proc do not allow it.
+    ``on_gone(tgid)`` when the last record of one was read. Under traffic a turn lasts ``turn_s``,
+    less while something is learnt. Raises KernelError from the constructor when the kernel, the
+    permissions or /proc do not allow it.
     """
 
     def __init__(
@@ -151,6 +164,7 @@ class Watcher:
         *,
         on_target: Callable[[int, Service], None] = lambda tgid, service: None,
         on_gone: Callable[[int], None] = lambda tgid: None,
+        turn_s: float = WAIT_S,
     ) -> None:
         check_environment()
         procfs = ProcFs(counters=counters)
@@ -162,6 +176,7 @@ class Watcher:
         self._counters = counters
         self._on_target = on_target
         self._on_gone = on_gone
+        self._turn_s = turn_s
         self.capture = Capture(
             Wanted(
                 system_wide=selector.system_wide,
@@ -186,7 +201,9 @@ class Watcher:
         self._renamed: list[Target] = []
         self._refused: dict[int, Target | None] = {}  # no room for them; None: to be excluded
         self._delivered = 0
-        self._counted_at = 0.0
+        self._totals: dict[str, int] = {}
+        self.costs: list[ProgramCost] = []  # when the kernel's totals were taken over last
+        self._next_count = 0.0
         self._next_warning = 0.0
         self._warned_drops = 0
         self._lost_events = 0
@@ -213,16 +230,29 @@ class Watcher:
             pids = ", ".join(map(str, sorted(self._selector.pids)))
             raise OtelautoError(f"no process has the id {pids}", "see `otelauto doctor`")
 
-    def turn(self, take: Take, may_rest: bool = False) -> int:
-        """Wait for the next turn, then drain; returns the number of records.
+    def wait(self, spare_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Sleep until the next turn is due.
 
-        ``may_rest``: nothing has to be done within a second if nothing comes.
+        ``spare_s`` is asked after some time without records: for how many seconds nothing has to be
+        done if nothing comes.
         """
-        self._wait(may_rest)
+        seconds = spare_s() if self._idle and self._quiet_turns >= QUIET_TURNS else 0.0
+        if seconds > WAIT_S:
+            self._rest(seconds)
+        elif self._idle or not self._learning_turns:
+            self.capture.wait(self._turn_s)
+        else:  # verdicts are to be expected: until they come, much is copied of each turn
+            self.capture.wait(LEARNING_WAIT_S)
+
+    def turn(self, take: Take) -> int:
+        """Drain what came; returns the number of records."""
         self.poll_processes()
         gone, self._gone = self._gone, []
         renamed, self._renamed = self._renamed, []
+        fill = self.capture.ring_fill
         taken = self.drain(take)
+        if max(fill, self.capture.ring_fill) > NEARLY_FULL:
+            self._next_count = 0.0
         for tgid in gone:  # only now have its last records been read
             self._on_gone(tgid)
         for target in renamed:  # what was drained is of the program that it was before
@@ -232,36 +262,27 @@ class Watcher:
             self._learning_turns = LEARNING_TURNS
         elif self._learning_turns:
             self._learning_turns -= 1
-        if taken:
-            self._quiet_turns = 0
-        else:
-            self._quiet_turns += 1
-        now = time.monotonic()
-        if now - self._counted_at >= (IDLE_COUNT_S if self._idle else BUSY_COUNT_S):
-            self._counted_at = now
+        self._quiet_turns = 0 if taken else self._quiet_turns + 1
+        self._look_around(time.monotonic())
+        return taken
+
+    def _look_around(self, now: float) -> None:
+        """What is done now and then."""
+        if now >= self._next_count:
+            self._next_count = now + COUNT_S
             self.count()
             self._warn(now)
         if self.discovery.due(now):
             self._apply(self.discovery.scan(deep=self._events_are_missing()))
             self._retry_refused()
             self.plaintext.scan()
-        return taken
 
-    def _wait(self, may_rest: bool) -> None:
-        """Short while verdicts are to be expected: until they come, much is copied of each turn."""
-        if self._idle and may_rest and self._quiet_turns >= QUIET_TURNS:
-            self._rest()
-        elif self._idle or not self._learning_turns:
-            self.capture.wait(WAIT_S)
-        else:
-            self.capture.wait(LEARNING_WAIT_S)
-
-    def _rest(self) -> None:
+    def _rest(self, seconds: float) -> None:
         """Sleep until something comes; programs that start wait a little longer.
 
         Most of them are gone by then, and one that is gone is soon looked at.
         """
-        self.capture.rest(REST_WAIT_S)
+        self.capture.rest(seconds)
         events = self.capture.drain_events()
         self._events.extend(events)
         urgent = any(event.kind in URGENT for event in events)
@@ -417,11 +438,14 @@ class Watcher:
 
     def count(self) -> None:
         """Take the kernel's totals over."""
-        for name, total in self.capture.counters().items():
-            meaning, label = KERNEL_COUNTERS[abi.Counter[name]]
-            self._counters.set(meaning, total, label)
         self._counters.set(RECORDS_DELIVERED, self._delivered)
-        for cost in self.capture.costs():
+        before, self._totals = self._totals, self.capture.counters()
+        for name, total in self._totals.items():
+            if total != before.get(name):
+                meaning, label = KERNEL_COUNTERS[abi.Counter[name]]
+                self._counters.set(meaning, total, label)
+        self.costs = self.capture.costs()
+        for cost in self.costs:
             self._counters.set(PROGRAM_MISSES, cost.missed, cost.name)
 
     def _events_are_missing(self) -> bool:

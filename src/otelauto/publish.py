@@ -123,6 +123,8 @@ class Publisher:
             *families,
         )
         self._add_pages(config, own)
+        self._printers = [each for each in self._exporters if isinstance(each, Printer)]
+        self._has_lasting_audience = self._noop or len(self._printers) < len(self._exporters)
         # Otelauto's own page alone collects nothing: series would be held for nobody.
         collected = config.prometheus_export.port or config.otel_metrics_export.endpoint
         self._measures = bool(collected)
@@ -131,7 +133,7 @@ class Publisher:
             self._desk = Desk(
                 config, service_of, self._routes, self._own_traffic, self.red, self._stages
             )
-            self._set_wall_offset(self._desk)
+        self.follow_clock()
 
     # ---- exporters ----
 
@@ -339,11 +341,12 @@ class Publisher:
                 {Fate.OVER_BUDGET: writer.sampled_out, Fate.UNSAMPLED: writer.unsampled}
             )
             writer.sampled_out = writer.unsampled = 0
-        self._set_wall_offset(desk)
 
-    def _set_wall_offset(self, desk: Desk) -> None:
-        if desk.writer is not None:
-            desk.writer.wall_offset_ns = self._clock.wall_ns(0)
+    def follow_clock(self) -> None:
+        """Before records are read: the wall clock may have been set since the last ones."""
+        self._clock.track()
+        if self._desk is not None and self._desk.writer is not None:
+            self._desk.writer.wall_offset_ns = self._clock.wall_ns(0)
 
     @property
     def processed(self) -> int:
@@ -394,9 +397,7 @@ class Publisher:
 
     def has_audience(self) -> bool:
         """Whether anything that is published can still reach anybody."""
-        if self._noop:
-            return True
-        return any(not (isinstance(e, Printer) and e.broken) for e in self._exporters)
+        return self._has_lasting_audience or any(not printer.broken for printer in self._printers)
 
     def _found_sdk(self, service: Service) -> None:
         log.info(

@@ -184,12 +184,12 @@ def test_a_server_comes_and_is_killed_and_comes_back(lab: Lab) -> None:
     assert not found.scan()
 
 
-def test_the_scan_alone_finds_what_events_missed(lab: Lab) -> None:
+def test_a_deep_scan_alone_finds_what_events_missed(lab: Lab) -> None:
     port = free_port()
     found = on_port(port)
     found.scan()
     process = lab.start(lab.server("shop"), port)
-    assert [target.tgid for target in found.scan().started] == [process.pid]
+    assert [target.tgid for target in found.scan(deep=True).started] == [process.pid]
     lab.end(process)
     assert found.scan().stopped == [process.pid]
 
@@ -198,7 +198,7 @@ def test_http_server_module_is_the_service(lab: Lab) -> None:
     port = free_port()
     process = lab.start(sys.executable, "-m", "http.server", port, ready=False)
     found = on_port(port)
-    until(lambda: found.scan().started)
+    until(lambda: found.scan(deep=True).started)
     assert names(found) == {process.pid: "http.server"}
 
 

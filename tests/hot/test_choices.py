@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
+from tests.hot.seeds import each
 from tests.hot.test_lane import EXCHANGES_A_RUN, RUNS
 from tests.hot.traffic import Traffic
 from tests.hot.twin import METRICS, SERVICES, TRACES, Agent, Result, Services, compare
@@ -47,13 +49,17 @@ CHOICES: tuple[tuple[dict[str, str], Services], ...] = (
 )
 
 
+def taken_by_lane(number: int, seed: int) -> int:
+    """How many exchanges of a seed's traffic the lane took, when both ways give the same."""
+    environ, services = CHOICES[number]
+    return compare(
+        Traffic(f"choices {seed}").make(EXCHANGES_A_RUN), BOTH, environ, services
+    ).in_lane
+
+
 @pytest.mark.parametrize("number", range(len(CHOICES)))
 def test_random_traffic(number: int) -> None:
-    environ, services = CHOICES[number]
-    in_lane = 0
-    for seed in range(number, RUNS, len(CHOICES)):
-        steps = Traffic(f"choices {seed}").make(EXCHANGES_A_RUN)
-        in_lane += compare(steps, BOTH, environ, services).in_lane
+    in_lane = sum(each(partial(taken_by_lane, number), range(number, RUNS, len(CHOICES))))
     assert in_lane > EXCHANGES_A_RUN / 20 * (RUNS // len(CHOICES))
 
 

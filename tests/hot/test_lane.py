@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
+from tests.hot.seeds import MANY, each
 from tests.hot.traffic import Traffic
-from tests.hot.twin import METRICS, TRACES, Step, compare, differences, run
+from tests.hot.twin import METRICS, TRACES, Agent, Step, compare, differences, run
 from tests.wire.battery import play
 from tests.wire.transcripts import TRANSCRIPTS, answer, get, post
 from tests.wire.wire import CLIENT, SECOND_NS, SERVER, Heads, Wire
+
+from otelauto.flows.vocabulary import Family
 
 # TEST_FUZZ_RUNS counts mutated exchanges: that many are compared.
 EXCHANGES_A_RUN = 300
@@ -48,6 +52,25 @@ def test_a_difference_is_found() -> None:
     assert not differences(one, one)
 
 
+def test_what_only_time_ends_is_waited_for_in_the_lane_too() -> None:
+    """A response on a unix socket ends at a close that leaves no record."""
+    agent = Agent(METRICS, True, {})
+    wire = keep_alive(10, Wire(family=Family.UNIX, path=b"/run/app.sock\0"))
+    response = answer(200, b"x" * 100)
+    wire.send(CLIENT, get("/users/1", b"User-Agent: t")).send(SERVER, response[:-1])
+    for record in wire.records:
+        agent.flows.feed(record)
+    agent.tick(wire.time)
+    assert agent.publisher.in_lane > 5
+    assert agent.flows.waits()
+    wire.records.clear()
+    for record in wire.send(SERVER, response[-1:]).records:
+        agent.flows.feed(record)
+    agent.tick(wire.time)
+    assert agent.publisher.processed == 11
+    assert not agent.flows.waits()
+
+
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
 @pytest.mark.parametrize("cut", [None, 1, 7, 40])
 def test_every_transcript_after_plain_exchanges(transcript: object, cut: int | None) -> None:
@@ -68,15 +91,25 @@ def test_every_transcript_alone(transcript: object) -> None:
     compare([*wire.records, wire.time + SECOND_NS])
 
 
+def taken_by_lane(kind: int, seed: int) -> int:
+    """How many exchanges of a seed's traffic the lane took, when both ways give the same."""
+    return compare(Traffic(seed).make(EXCHANGES_A_RUN), *SETTINGS[kind]).in_lane
+
+
 @pytest.mark.parametrize("kind", range(len(SETTINGS)))
 def test_random_traffic(kind: int) -> None:
-    settings, environ = SETTINGS[kind]
-    in_lane = 0
-    for seed in range(kind, RUNS, len(SETTINGS)):
-        steps = Traffic(seed).make(EXCHANGES_A_RUN)
-        try:
-            in_lane += compare(steps, settings, environ).in_lane
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}: {error}") from error
+    in_lane = sum(each(partial(taken_by_lane, kind), range(kind, RUNS, len(SETTINGS))))
     # It is the lane that is tested.
     assert in_lane > 0.1 * EXCHANGES_A_RUN * RUNS / len(SETTINGS)
+
+
+def test_a_seed_that_fails_is_named() -> None:
+    """Also where other processes take a share."""
+    for count in (1, MANY):
+        with pytest.raises(AssertionError, match="seed 0: "):
+            each(not_the_same, range(count))
+
+
+def not_the_same(seed: int) -> int:
+    assert seed < 0, "of no use"
+    return seed

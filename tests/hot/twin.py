@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.wire.wire import BEGIN_NS
 
-from otelauto.config import Purpose, load
+from otelauto.config import Config, Purpose, load
 from otelauto.counters import Counters
 from otelauto.export.encoded import Item
 from otelauto.export.otlp_encode import SpanEncoder
@@ -28,6 +29,7 @@ WALL_OFFSET_NS = 1_700_000_000_000_000_000
 TRACES = {"--otlp-endpoint": "http://127.0.0.1:1"}
 METRICS = {"--prometheus-port": "9"}
 Step = bytes | int  # a record, or a tick at that time
+Pairs = tuple[tuple[str, str], ...]
 Services = Mapping[int, Service]
 SERVICES: Services = {
     77: Service("shop", "", "1"),
@@ -46,6 +48,12 @@ class Result:
     in_lane: int
 
 
+@cache
+def configuration(flags: Pairs, environ: Pairs) -> Config:
+    """To read the same again would take as long as a hundred exchanges."""
+    return load(None, dict(environ), {"--open-port": "80", **dict(flags)}, Purpose.RUN).config
+
+
 class Agent:
     """Flows and publisher, wired as the application does it, with the spans kept."""
 
@@ -56,8 +64,7 @@ class Agent:
         yaml: Mapping[str, str],
         services: Services = SERVICES,
     ) -> None:
-        environ = dict(yaml)
-        config = load(None, environ, {"--open-port": "80", **settings}, Purpose.RUN).config
+        config = configuration(tuple(settings.items()), tuple(yaml.items()))
         self.clock = WallClock(boot=lambda: 0, wall=lambda: WALL_OFFSET_NS)
         self.counters = Counters()
         self.publisher = Publisher(config, self.counters, services.get, self.clock)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
 from tests.kernel.child import Child, running
+from tests.kernel.recorder import DEADLINE
 
 from otelauto.abi import CaptureMode, ProcessEvent, ProcessEventKind
 from otelauto.config.load import Purpose, load
@@ -17,12 +19,13 @@ from otelauto.instrument import (
     LEARNING_TURNS,
     LEARNING_WAIT_S,
     QUIET_TURNS,
-    REST_WAIT_S,
     WAIT_S,
     Watcher,
 )
+from otelauto.kernel.capture import SLEEPING_AT
 
 pytestmark = pytest.mark.kernel
+SPARE_S = 9.0
 
 
 @pytest.fixture
@@ -53,15 +56,16 @@ class Waits:
     def _note(self, name: str) -> Callable[[float], None]:
         return lambda seconds: self._noted.append((name, seconds))
 
-    def turns(self, count: int, may_rest: bool = True) -> list[tuple[str, float]]:
+    def turns(self, count: int, spare_s: float = SPARE_S) -> list[tuple[str, float]]:
         """Take so many turns; how each of them waited."""
         self._noted.clear()
         for _ in range(count):
-            self._watcher.turn(lambda record: None, may_rest)
+            self._watcher.wait(lambda: spare_s)
+            self._watcher.turn(lambda record: None)
         return self._noted.copy()
 
 
-SHORT, LONG, REST = ("wait", LEARNING_WAIT_S), ("wait", WAIT_S), ("rest", REST_WAIT_S)
+SHORT, LONG, REST = ("wait", LEARNING_WAIT_S), ("wait", WAIT_S), ("rest", SPARE_S)
 
 
 @pytest.fixture
@@ -133,4 +137,29 @@ def test_records_do_not_wait_for_a_program_that_starts(waits: Waits, child: Chil
 
 
 def test_what_silence_must_finish_is_not_slept_over(waits: Waits) -> None:
-    assert waits.turns(QUIET_TURNS + 3, may_rest=False) == [SHORT, *[LONG] * (QUIET_TURNS + 2)]
+    assert waits.turns(QUIET_TURNS + 3, spare_s=0.0) == [SHORT, *[LONG] * (QUIET_TURNS + 2)]
+
+
+def is_asleep(watcher: Watcher) -> bool:
+    return bool(watcher.capture._shared.view[SLEEPING_AT // 4])
+
+
+def test_a_rest_that_follows_another_is_ended_by_what_comes(watcher: Watcher, child: Child) -> None:
+    """Nothing came in the first one: the second begins where it ended."""
+    capture = watcher.capture
+    capture.rest(0.0)
+    assert is_asleep(watcher)
+    resting = threading.Thread(target=capture.rest, args=(600.0,))
+    resting.start()
+    child.run("one.send(b'x'); other.recv(9)")
+    resting.join(DEADLINE)
+    assert not resting.is_alive()
+    assert not is_asleep(watcher)
+
+
+def test_after_a_rest_records_of_traffic_wake_nobody(watcher: Watcher, child: Child) -> None:
+    watcher.capture.rest(0.0)
+    watcher.capture.wait(0.0)
+    assert not is_asleep(watcher)
+    child.run("one.send(b'x'); other.recv(9)")
+    assert not watcher.capture._poll.poll(0)

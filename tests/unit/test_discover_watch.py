@@ -421,14 +421,26 @@ def test_where_nothing_was_forked_only_a_deep_scan_looks_at_files(tree: Tree) ->
     """The tree changes against the rule, to see what is looked at and what is not."""
     found = discovery(tree)
     tree.process(10, "/app/shop", sockets=[500])
+    tree.listen(501, 8080)
     tree.last_started(10)
     assert started(found.scan()) == []
     tree.process(11, "/app/other", sockets=[501])
     tree.listen(500, 8080)
-    tree.listen(501, 8080)
     assert started(found.scan()) == []
     tree.last_started(11)
-    assert started(found.scan()) == [10, 11]
+    assert started(found.scan()) == [11]  # it is new; that 500 listens was not told
+    assert started(found.scan(deep=True)) == [10]
+
+
+def test_where_a_listener_was_told_of_the_next_scan_lists_them(tree: Tree) -> None:
+    """The kernel tells before the socket is in its lists; others may hold it too."""
+    found = discovery(tree)
+    tree.process(10, "/app/shop", sockets=[500])
+    tree.process(11, "/app/other", sockets=[500])
+    found.scan()
+    assert started(found.on_listen(10, 8080, HOST_NETNS)) == [10]
+    tree.listen(500, 8080)
+    assert started(found.scan()) == [11]
 
 
 def test_a_deep_scan_looks_at_everything(tree: Tree) -> None:

@@ -86,6 +86,10 @@ class ProcFs:
             return []
         return sorted(int(name) for name in names if name.isdecimal())
 
+    def exists(self, tgid: int) -> bool:
+        """Whether there is such a process, dead or alive."""
+        return os.access(f"{self.root}/{tgid}", os.F_OK)
+
     def own_tgid(self) -> int | None:
         """The reader's own process id as this /proc numbers it."""
         link = self._link("self")

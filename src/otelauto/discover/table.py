@@ -7,7 +7,7 @@ start time differs when the id was reused, the image when the process executed a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from otelauto.discover import programs, select
@@ -65,27 +65,34 @@ class ProcessTable:
         self._last_started: bytes | None = None
         self.ports: dict[int, int] = {}  # all known listening TCP sockets: inode -> port
         self.paths: dict[int, str] = {}  # all known listening unix sockets: inode -> path
+        self.changes_of_listeners = 0
 
-    def refresh_all(self, *, deep: bool) -> set[int]:
-        """Bring every process up to date; the network namespaces with new or changed ones.
+    def refresh_all(self, watched: Collection[int], *, deep: bool) -> set[int]:
+        """Look for new processes; the ids of those that are new or changed.
 
-        Only if ``deep`` are process ids of kernel threads and network namespaces looked at again.
-        Where nothing was forked since the last call, processes can only have ended, or run other
-        programs, which kernel events tell: no file of theirs is read then, unless ``deep``.
+        Unless ``deep``, of the known ones only those ``watched`` are brought up to date, and
+        process ids of kernel threads and network namespaces are not looked at again. Where nothing
+        was forked since the last call, processes can only have ended, or run other programs, which
+        kernel events tell: no file of theirs is read then, unless ``deep``.
         """
         started = self.procfs.last_started()
         forked = started is None or started != self._last_started
         self._last_started = started
+        changed: set[int] = set()
+        if not forked and not deep:
+            for tgid in watched:
+                if not self.procfs.exists(tgid):
+                    self.processes.pop(tgid, None)
+            return changed
         listed = self.procfs.tgids()
         self._kernel_threads &= set() if deep and forked else set(listed)
         tgids = [tgid for tgid in listed if tgid not in self._kernel_threads]
         for tgid in self.processes.keys() - tgids:
             del self.processes[tgid]
-        changed: set[int] = set()
-        if not forked and not deep:
-            return changed
         for tgid in tgids:
             known = self.processes.get(tgid)
+            if known is not None and not deep and tgid not in watched:
+                continue
             process = self.refresh(tgid)
             if process is None:
                 continue
@@ -93,7 +100,7 @@ class ProcessTable:
             if deep and process is known:
                 process.netns = self.procfs.netns(tgid)
             if process is not known or process.netns != netns:
-                changed.add(process.netns)
+                changed.add(tgid)
         unused = self.listeners.keys() - {process.netns for process in self.processes.values()}
         for netns in unused:
             del self.listeners[netns]
@@ -177,6 +184,7 @@ class ProcessTable:
             if (tcp, unix) != (known.tcp, known.unix):
                 known.tcp, known.unix = tcp, unix
                 known.generation += 1
+                self.changes_of_listeners += 1
                 self._index_listeners()
             return
 

@@ -23,7 +23,9 @@ from otelauto.discover.table import Process, ProcessTable
 
 SCAN_INTERVAL_S: Final = 5.0
 DEEP_INTERVAL_S: Final = 30.0
+DEEP_INTERVAL_MAX_S: Final = 60.0
 _SCAN_SHARE = 200  # a scan takes at most one part in so many of the time
+_DEEP_SHARE = 5000  # the same of deep ones, while that is within the longest interval
 _FAMILY_LIMIT = 4096
 
 
@@ -99,6 +101,8 @@ class Discovery:
         self._targets: dict[int, Target] = {}
         self._pid_starts: dict[int, int] = {}
         self._excluded: set[int] = set()
+        self._settled_listeners = 0  # changes of listeners that all processes were compared with
+        self._announced: set[int] = set()  # namespaces of listeners that may not have been listed
         self._next_scan = self._next_deep = clock()
 
     def targets(self) -> Mapping[int, Target]:
@@ -110,28 +114,38 @@ class Discovery:
         return now >= self._next_scan
 
     def scan(self, *, deep: bool = False) -> Changes:
-        """Compare everything with /proc.
+        """Compare what may have changed with /proc.
 
-        Listeners and descriptors are read in network namespaces that are new; all of them
-        every 30 s, or if ``deep`` is given: do so when kernel events were lost.
+        Listeners are read in network namespaces that are new, or where one began to listen, and
+        descriptors of processes that are new. All that is known is compared every 30 s, every 60 s
+        where that takes long, or if ``deep`` is given: do so when kernel events were lost.
         """
         began = self._clock()
         deep = deep or began >= self._next_deep
-        moved = self._table.refresh_all(deep=deep)
-        self._read_listeners(moved, force=deep)
+        changed = self._table.refresh_all(self._watched, deep=deep)
+        self._excluded &= self._table.processes.keys()
+        if deep or changed or self._announced:
+            self._read_listeners(force=deep)
+        if deep or changed or self._table.changes_of_listeners != self._settled_listeners:
+            changed |= self._read_sockets(deep=deep)
+        changes = self._settle(changed | self._watched.keys())
+        ended = self._clock()
+        pause = (ended - began) * _SCAN_SHARE
+        self._next_scan = began + max(SCAN_INTERVAL_S, pause)
+        if deep:
+            share = min((ended - began) * _DEEP_SHARE, DEEP_INTERVAL_MAX_S)
+            self._next_deep = began + max(DEEP_INTERVAL_S, share, pause)
+        return changes
+
+    def _read_sockets(self, *, deep: bool) -> set[int]:
+        """Find out who holds which listener; the processes to decide anew on because of it."""
         for process in self._may_listen():
             self._table.read_sockets(process, force=deep)
         if deep:
             self._read_foreign_sockets()
             self._look_for_sdks()
-        self._excluded &= self._table.processes.keys()
-        changes = self._settle(self._table.processes.keys() | self._watched.keys())
-        ended = self._clock()
-        pause = (ended - began) * _SCAN_SHARE
-        self._next_scan = began + max(SCAN_INTERVAL_S, pause)
-        if deep:
-            self._next_deep = began + max(DEEP_INTERVAL_S, pause)
-        return changes
+        seen, self._settled_listeners = self._settled_listeners, self._table.changes_of_listeners
+        return set(self._table.processes) if deep or seen != self._settled_listeners else set()
 
     def on_exec(self, tgid: int) -> Changes:
         """A process of the host executed a program: it may match now, or no longer."""
@@ -177,20 +191,22 @@ class Discovery:
             (tgid,) if process.netns == netns else tuple(near)
         )  # the socket stays where it was made
         self._table.read_listeners(netns, via, force=True)
+        self._announced.add(netns)
         process.announced |= {port}
         self._table.read_sockets(process, force=True)
         family = self._family(process, {i for i, p in self._table.ports.items() if p == port})
         return self._settle(family)
 
-    def _read_listeners(self, moved: set[int], *, force: bool) -> None:
+    def _read_listeners(self, *, force: bool) -> None:
         """Bring listeners up to date in the network namespaces that matter."""
+        announced, self._announced = self._announced, set()
         by_netns: dict[int, list[int]] = {}
         everywhere = bool(self._selector.open_ports)
         for process in self._table.processes.values():
             if everywhere or self._own_reason(process):
                 by_netns.setdefault(process.netns, []).append(process.tgid)
         for netns, tgids in by_netns.items():
-            self._table.read_listeners(netns, tgids, force=force or netns in moved)
+            self._table.read_listeners(netns, tgids, force=force or netns in announced)
 
     def _may_listen(self) -> list[Process]:
         """Whose descriptors matter: those near a wanted port, and what is selected otherwise."""

@@ -147,7 +147,7 @@ class OtlpTraces:
         body = self._encoder.encode(batch)
         worker = self._worker
         if self._outbox is not None:
-            if self._outbox.put(b"".join(body), count):
+            if self._outbox.put(body, count):
                 worker.hand_on(count)
             else:
                 worker.drop(count, Reason.UNWRITABLE)

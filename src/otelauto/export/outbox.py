@@ -17,7 +17,7 @@ from otelauto.counters import Counters
 from otelauto.export.exporter import Ledger, Reason, Trouble
 from otelauto.export.retry import FIRST_PAUSE_S, Retry
 from otelauto.export.spool import Entry, Loss, Spool
-from otelauto.export.transport import REST_AFTER_S, Answer, Body, Transport, Verdict
+from otelauto.export.transport import REST_AFTER_S, Answer, Body, Transport, Verdict, pieces_of
 
 SPILL_AFTER_S = 0.25
 STORE_AGAIN_S = 1.0  # after a message could not be stored
@@ -31,7 +31,7 @@ REASONS = {Loss.FULL: Reason.SPOOL_FULL, Loss.CORRUPT: Reason.CORRUPT}
 class _Message:
     """``entry`` is set once it is stored."""
 
-    body: bytes
+    body: Body
     items: int
     entry: Entry | None = None
     settled: bool = False
@@ -83,7 +83,7 @@ class Outbox:
         """Start the sender; what the spool holds already is delivered first."""
         self._thread.start()
 
-    def put(self, body: bytes, items: int) -> bool:
+    def put(self, body: Body, items: int) -> bool:
         """Deliver or store a message; waits while neither can be done.
 
         False if the end came first: its items are the caller's to count.
@@ -141,7 +141,7 @@ class Outbox:
         busy = self._slot or self._current or self._spool.items or self._ended
         return not busy and self._thread.is_alive()
 
-    def _hand_over(self, body: bytes, items: int) -> _Message:
+    def _hand_over(self, body: Body, items: int) -> _Message:
         message = self._slot = _Message(body, items)
         self._changed.notify_all()
         self._changed.wait_for(lambda: message.settled, SPILL_AFTER_S)
@@ -158,9 +158,9 @@ class Outbox:
             return False
         return self._spool.items > 0
 
-    def _store(self, body: bytes, items: int) -> bool:
+    def _store(self, body: Body, items: int) -> bool:
         try:
-            self._spool.append(body, items)
+            self._spool.append(b"".join(pieces_of(body)), items)
         except OSError as error:
             self._report(f"the spool takes nothing: {error.strerror or error}")
             return False
@@ -169,17 +169,25 @@ class Outbox:
     # ---- the sender ----
 
     def _run(self) -> None:
-        while (message := self._next()) is not None:
-            try:  # the thread must outlive a defect
-                answer = self._retry.send(message.body)
-            except Exception as error:
-                self._report(f"internal error, {message.items} items lost: {error!r}")
-                answer = None
-            with self._changed:
-                self._current = None
-                if not self._abandoned:
-                    self._settle(message, answer)
-                self._changed.notify_all()
+        while self._deliver_next():
+            pass
+
+    def _deliver_next(self) -> bool:
+        """False when nothing more is to be delivered. Afterwards the message is held no more."""
+        message = self._next()
+        if message is None:
+            return False
+        try:  # the thread must outlive a defect
+            answer = self._retry.send(message.body)
+        except Exception as error:
+            self._report(f"internal error, {message.items} items lost: {error!r}")
+            answer = None
+        with self._changed:
+            self._current = None
+            if not self._abandoned:
+                self._settle(message, answer)
+            self._changed.notify_all()
+        return True
 
     def _next(self) -> _Message | None:
         idle_s: float | None = REST_AFTER_S

@@ -122,14 +122,18 @@ class Worker(Generic[T]):
         idle_s = None
         while (batch := self._queue.take(size, linger_s, idle_s)) is not None:
             idle_s = REST_AFTER_S if batch else None
-            if not batch:
+            if batch:
+                self._publish(batch)
+                del batch  # what it holds is used again, not kept until the next one comes
+            else:
                 self._rest()
-                continue
-            with self._lock:
-                self._in_hand = sum(map(spans_of, batch))
-            try:  # the thread must outlive a defect
-                self._handle(batch)
-            except Exception as error:
-                lost = self._in_hand
-                self.drop(lost, Reason.INTERNAL)
-                self._trouble.report(f"internal error, {lost} spans lost: {error!r}")
+
+    def _publish(self, batch: list[T]) -> None:
+        with self._lock:
+            self._in_hand = sum(map(spans_of, batch))
+        try:  # the thread must outlive a defect
+            self._handle(batch)
+        except Exception as error:
+            lost = self._in_hand
+            self.drop(lost, Reason.INTERNAL)
+            self._trouble.report(f"internal error, {lost} spans lost: {error!r}")

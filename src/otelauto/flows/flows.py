@@ -28,6 +28,7 @@ UNIX_IDLE_NS = 3_600_000_000_000  # AF_UNIX, whose close leaves no record
 # TCP's does: a connection that is silent for long may go on, and its addresses come only once.
 IDLE_NS = 24 * 3_600_000_000_000
 SWEEP_NS = 5_000_000_000  # between looks for idle connections
+FOREVER_NS = (1 << 63) - 1
 CONNECTIONS_MAX = 32768
 EVICTION_SAMPLE = 64
 UNREAD_MAX = 1024
@@ -314,7 +315,7 @@ class Flows:
 
     def waits(self) -> bool:
         """Whether :meth:`tick` may finish something soon, though nothing more is fed."""
-        return bool(self._waiting or self._gaps)
+        return bool(self._waiting or self._gaps or (self._lane and self._lane.stalled(FOREVER_NS)))
 
     def _count_delivered(self) -> None:
         self._counters.add(meanings.EXCHANGES, self._delivered)

@@ -56,14 +56,13 @@ cdef class Batch:
     cdef int end_chunk(self) except -1
     cdef list taken(self)
 
-cdef class Pool:
-    cdef object random_bytes
-    cdef bytes pool
-    cdef uint32_t used
-    cdef int take(self, uint8_t* to, uint32_t size) except -1
+cdef class Ids:
+    cdef uint64_t state[4]
+    cdef uint64_t next(self) noexcept
+    cdef void take(self, uint8_t* to, uint32_t words) noexcept
 
 cdef class Writer:
-    cdef Pool pool
+    cdef Ids ids
     cdef public long long wall_offset_ns
     cdef public uint64_t sample_below
     cdef public uint64_t sampled_out

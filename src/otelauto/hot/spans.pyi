@@ -52,4 +52,5 @@ class Writer:
     keep_slow_ns: int
     exemplars: bool
 
-    def __init__(self, random_bytes: Callable[[int], bytes]) -> None: ...
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        """``random_bytes`` is asked once, for what the ids are made from."""

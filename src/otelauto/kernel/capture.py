@@ -44,7 +44,9 @@ TGID: Final = struct.Struct("<I")
 SHARED: Final = struct.Struct("<III")
 GENERATION_AT, WAKE_PENDING_AT, SLEEPING_AT = 0, 4, 8
 ONE: Final = (1).to_bytes(8, sys.byteorder)  # what eventfd(2) takes
+COMMIT_S: Final = 0.1  # that a program takes from the flag to its record, and much longer
 PORTS: Final = 1 << 16
+COUNTERS: Final = tuple(c.name for c in sorted(abi.Counter) if c < abi.Counter.COUNTER_COUNT)
 
 
 @dataclass(slots=True)
@@ -267,6 +269,7 @@ class Capture:
 
     def wait(self, seconds: float) -> None:
         """Sleep, but wake early for a new listener, a data ring that fills, or :meth:`wake`."""
+        self._shared.view[SLEEPING_AT // 4] = 0
         self._poll.poll(seconds)
 
     def rest(self, seconds: float) -> None:
@@ -275,14 +278,18 @@ class Capture:
         Its wake-up is paid by the process that it is about, so rest only where little is expected.
         """
         words = self._shared.view
+        # A program that read the flag before it was set may commit its record a moment later, and
+        # wakes nobody: the look after a short sleep finds it.
+        naps = (seconds,) if words[SLEEPING_AT // 4] else (0.0, COMMIT_S, seconds)
         words[SLEEPING_AT // 4] = 1
-        # This call gives up the interpreter's lock and takes it again, which orders the store above
-        # before the loads below. A program that read the flag before it was set and has not
-        # committed its record yet goes unnoticed: that record waits for the end of `seconds`.
-        awake = bool(self._poll.poll(0))
-        if not (awake or self._records.waiting or self._events.waiting):
-            self._poll.poll(seconds)
-        words[SLEEPING_AT // 4] = 0
+        if any(map(self._comes_within, naps)):
+            words[SLEEPING_AT // 4] = 0
+
+    def _comes_within(self, seconds: float) -> bool:
+        # The call gives up the interpreter's lock and takes it again: no load below comes before
+        # what was stored before it.
+        woken = bool(self._poll.poll(seconds))
+        return woken or bool(self._records.waiting or self._events.waiting)
 
     def wake(self) -> None:
         """End the :meth:`wait` or :meth:`rest` in progress, or else the next one.
@@ -302,6 +309,8 @@ class Capture:
     def drain_events(self) -> list[abi.ProcessEvent]:
         """The process events that wait."""
         found: list[abi.ProcessEvent] = []
+        if not self._events.waiting:
+            return found
         self._events.drain(
             lambda view: found.append(abi.ProcessEvent(*abi.PROCESS_EVENT.unpack(view)))
         )
@@ -316,13 +325,10 @@ class Capture:
 
     def counters(self) -> dict[str, int]:
         """Totals of the kernel's counters by the name in ``enum counter``."""
-        totals = {}
-        for counter in abi.Counter:
-            if counter is abi.Counter.COUNTER_COUNT:
-                continue
-            raw = self._sockets.lookup("counters", TGID.pack(counter), 8 * self._cpus)
-            totals[counter.name] = sum(struct.unpack(f"<{self._cpus}Q", raw)) if raw else 0
-        return totals
+        cpus = self._cpus
+        raw = self._sockets.values("counters", len(COUNTERS), 8 * cpus)
+        each = struct.unpack(f"<{len(COUNTERS) * cpus}Q", raw)
+        return {name: sum(each[n * cpus : (n + 1) * cpus]) for n, name in enumerate(COUNTERS)}
 
     def costs(self) -> list[ProgramCost]:
         """What the kernel counted of each program."""

@@ -28,14 +28,13 @@ OBJECTS: Final = Path(__file__).parent / "objects"
 # Sections of programs that are linked to one process's file at a time (kernel/uprobes.py).
 PER_PROCESS: Final = ("uprobe", "uretprobe")
 KEYS_LIMIT: Final = 1 << 18
+NUMBER: Final = struct.Struct("=I")  # a key of an array
 LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
 FAILED: Final = re.compile(r"^libbpf: prog '(\w+)': failed to load")
 
-# Offsets in struct bpf_prog_info (include/uapi/linux/bpf.h).
-PROG_INFO_SIZE: Final = 232
-PROG_INFO_ID: Final = 4
-PROG_INFO_RUN_TIME: Final = 192  # run_time_ns, run_cnt, recursion_misses: u64 each
-PROG_INFO_VERIFIED: Final = 216
+# Of struct bpf_prog_info (include/uapi/linux/bpf.h): id; run_time_ns, run_cnt, recursion_misses;
+# verified_insns.
+PROG_INFO: Final = struct.Struct("<4xI184xQQQI12x")
 
 
 @dataclass(slots=True)
@@ -268,18 +267,24 @@ class BpfObject:
             return None
         return value.raw
 
+    def values(self, name: str, count: int, size: int) -> bytes:
+        """The first ``count`` values of an array, of ``size`` bytes each, behind one another."""
+        fd, found = self.map_fd(name), ctypes.create_string_buffer(count * size)
+        for number in range(count):
+            at = ctypes.addressof(found) + number * size
+            self._lib.call("bpf_map_lookup_elem", fd, NUMBER.pack(number), at)
+        return found.raw
+
     def costs(self) -> list[ProgramCost]:
         """Run counts and times of the loaded programs."""
         rows = []
         for name in self.programs:
-            info = ctypes.create_string_buffer(PROG_INFO_SIZE)
-            length = ctypes.c_uint32(PROG_INFO_SIZE)
+            info = ctypes.create_string_buffer(PROG_INFO.size)
+            length = ctypes.c_uint32(PROG_INFO.size)
             self._lib.call(
                 "bpf_obj_get_info_by_fd", self.program_fd(name), info, ctypes.byref(length)
             )
-            (program_id,) = struct.unpack_from("<I", info.raw, PROG_INFO_ID)
-            run_time, runs, missed = struct.unpack_from("<QQQ", info.raw, PROG_INFO_RUN_TIME)
-            (verified,) = struct.unpack_from("<I", info.raw, PROG_INFO_VERIFIED)
+            program_id, run_time, runs, missed, verified = PROG_INFO.unpack(info)
             rows.append(ProgramCost(name, program_id, run_time, runs, missed, verified))
         return rows
 
