@@ -13,7 +13,7 @@ KERNELS ?= 5.10. 6.1. 6.12
 OTHER_TIER := accounting calls endings midstream modes other_callers tables unread vectors verifier
 MACHINE ?=
 
-.PHONY: install demo demo-agent wheel test test-arm64 test-kernels test-wheel check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
+.PHONY: install demo demo-agent wheel test test-arm64 test-docs test-kernels test-wheel check docs bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -38,11 +38,13 @@ build/hot: $(HOT_SOURCES) setup.py | .venv/developed
 
 hot: build/hot  ## compile the extension modules
 
-abi: bpf hot  ## generate the user-space view of bpf/abi.h, and the settings' documentation
+abi: bpf hot  ## generate the user-space view of bpf/abi.h, and the pages of settings and names
 	$(PYTHON) -m otelauto.kernel.contract $(OBJECTS)/sockets.bpf.o > src/otelauto/abi.py.new
 	mv src/otelauto/abi.py.new src/otelauto/abi.py
 	$(PYTHON) -m otelauto.config.docs > docs/config.md.new
 	mv docs/config.md.new docs/config.md
+	$(PYTHON) -m otelauto.reference > docs/names.md.new
+	mv docs/names.md.new docs/names.md
 
 demo: .venv/installed  ## sample services, instrumented, in a live table; Ctrl-C ends it
 	DEMO_SECONDS=$(DEMO_SECONDS) $(PYTHON) examples/demo/demo.py
@@ -54,6 +56,10 @@ check: bpf hot  ## style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: .venv/developed  ## the documentation as a site, in build/site; a broken link is an error
+	tools/site/install.sh
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 # Skips are failures here: whatever a test needs, tests/install.sh brings.
 test: check  ## everything, on this machine's kernel, with real servers
@@ -79,6 +85,11 @@ test-wheel: .venv/developed  ## the wheel in a Debian 11, which debootstrap make
 	tests/install.sh
 	tests/roots/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/roots/wheel.py
+
+test-docs: bpf hot  ## the README and the tutorial, word for word, in a Debian that has nothing (minutes)
+	tests/install.sh
+	tests/roots/install.sh fresh
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/docs/fresh.py
 
 interop: bpf hot  ## the OTLP exporters and the agent against a real OpenTelemetry Collector, built the first time
 	tests/install.sh
