@@ -17,7 +17,7 @@ MACHINE ?=
 UNIT := tests/unit
 PARSERS := tests/fuzz tests/hot tests/house tests/wire
 
-.PHONY: install demo demo-agent wheel release test test-unit test-parsers test-arm64 test-image test-kernels test-release test-wheel check audit lock bpf hot abi bench bench-vm fuzz sanitize soak interop clean
+.PHONY: install demo demo-agent wheel release test test-unit test-parsers test-arm64 test-docs test-image test-kernels test-release test-wheel check docs audit lock bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -42,11 +42,13 @@ build/hot: $(HOT_SOURCES) setup.py | .venv/developed
 
 hot: build/hot  ## compile the extension modules
 
-abi: bpf hot  ## generate the user-space view of bpf/abi.h, the settings' documentation, the manual pages
+abi: bpf hot  ## generate the user-space view of bpf/abi.h, the pages of settings and names, the manual pages
 	$(PYTHON) -m otelauto.kernel.contract $(OBJECTS)/sockets.bpf.o > src/otelauto/abi.py.new
 	mv src/otelauto/abi.py.new src/otelauto/abi.py
 	$(PYTHON) -m otelauto.config.docs > docs/config.md.new
 	mv docs/config.md.new docs/config.md
+	$(PYTHON) -m otelauto.reference > docs/names.md.new
+	mv docs/names.md.new docs/names.md
 	$(PYTHON) -m otelauto.man_pages docs/man
 
 demo: .venv/installed  ## sample services, instrumented, in a live table; Ctrl-C ends it
@@ -67,6 +69,10 @@ audit: .venv/developed  ## known vulnerabilities of what is locked; fails where 
 
 lock: .venv/developed  ## write requirements/ anew, of pyproject.toml; LOCK=--upgrade takes the newest of all
 	tools/lock.sh $(LOCK)
+
+docs: .venv/developed  ## the documentation as a site, in build/site; a broken link is an error
+	tools/site/install.sh
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 # Skips are failures here: whatever a test needs, tests/install.sh brings.
 test: check  ## everything, on this machine's kernel, with real servers
@@ -112,6 +118,11 @@ test-image: .venv/developed  ## the container image, made by the Dockerfile's li
 	tests/roots/image.sh
 	tools/wheel.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/roots/image.py
+
+test-docs: bpf hot  ## the README and the tutorial, word for word, in a Debian that has nothing (minutes)
+	tests/install.sh
+	tests/roots/install.sh fresh
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/docs/fresh.py
 
 interop: bpf hot  ## the OTLP exporters and the agent against a real Collector and Prometheus, built the first time
 	tests/install.sh

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 import sys
+import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -63,7 +64,10 @@ class BuildHot(build_ext):
             compiler = ["gcc", "-O1", "-fPIC", "-fno-strict-aliasing", *SANITIZERS]
         else:
             target = f"{MACHINE}-linux-gnu.{GLIBC}"
-            compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS]
+            # Debian's Python.h includes a file of a directory beside its own. Last of all: what the
+            # target's glibc has must not come from there.
+            beside = ["-idirafter", str(Path(sysconfig.get_path("include")).parent)]
+            compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS, *beside]
         self.compiler.set_executables(compiler_so=compiler, linker_so=[*compiler, "-shared"])
         super().build_extensions()
 

@@ -4,3 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tests/e2e/install.sh
+tools/site/install.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Make .venv with otelauto in it, and exactly what requirements/$1.txt locks: demo or dev. Brings what
-# a fresh Debian or Ubuntu machine with Python 3.11 lacks: libbpf and the venv module.
+# a fresh Debian or Ubuntu machine with Python 3.11 lacks: libbpf, the venv module, Python's headers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/packages.sh
@@ -21,8 +21,11 @@ find_python() {
 
 missing_packages() {
 	"$1" -c 'import ctypes; ctypes.CDLL("libbpf.so.1")' 2>/dev/null || echo libbpf1
-	"$1" -c 'import ensurepip, venv' 2>/dev/null ||
-		echo "python$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+	local version
+	version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	"$1" -c 'import ensurepip, venv' 2>/dev/null || echo "python$version-venv"
+	"$1" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' \
+		2>/dev/null || echo "libpython$version-dev"
 }
 
 python=$(find_python)

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# What tests/roots needs: an old Debian in .build/roots, made by debootstrap, and a Python 3.11 in it,
-# compiled there from the sources of a newer Debian. The first time takes minutes; then it is quick.
+# Systems in .build/roots, made by debootstrap. Without argument an old Debian, with a Python 3.11 that
+# is compiled there from the sources of a newer one; with `fresh` a Debian with what the README asks for,
+# and nothing else. The first time takes minutes; then it is quick.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tools/packages.sh
-suite=bullseye # glibc 2.31, Python 3.9
-sources=bookworm
-root=$PWD/.build/roots/$suite
+old=bullseye # glibc 2.31, Python 3.9
+new=bookworm
+old_packages=ca-certificates,gcc,libc6-dev,libffi-dev,libssl-dev,make,xz-utils,zlib1g-dev
+new_packages=ca-certificates,curl,git,make,python3
 jobs=$(nproc)
 
 packages=()
@@ -20,14 +22,12 @@ mirror=$(debian_mirror)
 make_root() {
 	rm -rf "$root"
 	mkdir -p "$root"
-	debootstrap --variant=minbase \
-		--include=ca-certificates,gcc,libc6-dev,libffi-dev,libssl-dev,make,xz-utils,zlib1g-dev \
-		"$suite" "$root" "$mirror"
+	debootstrap --variant=minbase "--include=$packages" "$suite" "$root" "$mirror"
 }
 
 # Without optimizations: they take an hour and change no result.
 make_python() {
-	echo "deb-src $mirror $sources main" > "$root/etc/apt/sources.list.d/$sources.list"
+	echo "deb-src $mirror $new main" > "$root/etc/apt/sources.list.d/$new.list"
 	cat > "$root/make-python" <<-'END'
 		set -eu
 		rm -rf /python
@@ -63,6 +63,9 @@ step() {
 	touch "$root.$1"
 }
 
+suite=$old packages=$old_packages
+[ "${1:-}" != fresh ] || suite=$new packages=$new_packages
+root=$PWD/.build/roots/$suite
 mkdir -p "${root%/*}"
 step make_root
-step make_python
+[ "$suite" = "$new" ] || step make_python

@@ -16,19 +16,12 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.harness.process import Process, accepts, free_port, wait_until
+from tests.roots.system import OLD, layer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parent.parent.parent
-SYSTEM = ROOT / ".build" / "roots" / "bullseye"
 OTELAUTO = "/venv/bin/otelauto"
 REQUESTS = 20
-# $0 is the directory of the layer, the rest the command. Nothing of this is seen outside.
-INSIDE = f"""
-mount --make-rprivate / && cd "$0" &&
-mount -t overlay overlay merged -o lowerdir={SYSTEM},upperdir=above,workdir=work &&
-for name in proc sys dev; do mount --rbind /$name merged/$name; done &&
-mkdir -p merged/given && mount --bind given merged/given && exec chroot merged "$@"
-"""
 
 
 class System:
@@ -36,11 +29,12 @@ class System:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        for name in ("above", "work", "merged", "given"):
-            (directory / name).mkdir()
+        (directory / "given").mkdir()
+        given = "mkdir -p merged/given && mount --bind given merged/given"
+        self._inside = f'{layer(OLD, directory)} && {given} && exec chroot merged "$@"'
 
     def words(self, command: Sequence[str]) -> list[str]:
-        return ["unshare", "-m", "sh", "-c", INSIDE, str(self.directory), *command]
+        return ["unshare", "-m", "sh", "-c", self._inside, "sh", *command]
 
     def run(self, *command: str) -> str:
         """Standard output of a command that must succeed."""

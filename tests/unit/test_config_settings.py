@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from otelauto.config import Config, Endpoint, Headers, Ports, Purpose, load
-from otelauto.config.docs import render
+from otelauto.config.docs import example, render
 from otelauto.config.rule_kinds import Entry, SamplingRule
 from otelauto.config.setting import declarations
 from otelauto.config.show import as_yaml, inline, shown, value_of
@@ -338,3 +338,14 @@ def test_the_file_of_the_2023_tutorial(tmp_path):
     assert loaded.config.otel_metrics_export.endpoint.url == "http://localhost:4318/v1/metrics"
     assert loaded.config.otel_traces_export.endpoint.url == "http://localhost:4318/v1/traces"
     assert loaded.warnings == ()
+
+
+def test_every_example_is_taken() -> None:
+    """And is on the page, but for settings whose type lists all that they take."""
+    page = render()
+    for declaration in declarations(Config):
+        if text := example(declaration):
+            declaration.setting.kind.read(text)
+            assert f"`{text}`" in page
+        else:
+            assert declaration.setting.kind.name.startswith("`")

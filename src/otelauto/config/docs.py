@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from otelauto.config import kinds
 from otelauto.config.conflicts import CONFLICTS
 from otelauto.config.setting import Declaration, declarations
 from otelauto.config.settings import Config
@@ -50,6 +51,42 @@ otel_traces_export:
 """
 
 
+# Where that of the kind says little of the setting.
+_EXAMPLES = {
+    "control_socket": "/run/otelauto-2/control.sock",
+    "ebpf.bpf_fs_base_dir": "/sys/fs/bpf",
+    "grafana.otlp.cloud_instance_id": "123456",
+    "internal_metrics.prometheus.path": "/internal/metrics",
+    "internal_metrics.prometheus.port": "9465",
+    "metrics.exclude": "*=network.*",
+    "otel_metrics_export.client_certificate": "/etc/otelauto/client.pem",
+    "otel_metrics_export.client_key": "/etc/otelauto/client.key",
+    "otel_metrics_export.service_namespace": "shop",
+    "otel_traces_export.client_certificate": "/etc/otelauto/client.pem",
+    "otel_traces_export.client_key": "/etc/otelauto/client.key",
+    "otel_traces_export.service_namespace": "shop",
+    "otel_traces_export.spool_memory": "64MiB",
+    "prometheus_export.port": "9464",
+    "prometheus_export.service_namespace": "shop",
+    "prometheus_export.web_config_file": "/etc/otelauto/web.yml",
+}
+
+
+def example(declaration: Declaration) -> str:
+    """A value that the setting takes, as YAML has it; empty where its type lists all there are."""
+    kind = declaration.setting.kind
+    if kind.name.startswith("`"):
+        return ""
+    if kind.name == kinds.BOOLEAN.name:
+        return str(not declaration.default).lower()
+    return _EXAMPLES.get(declaration.key, kind.example)
+
+
+def _type(declaration: Declaration) -> str:
+    shown_example = example(declaration)
+    return declaration.setting.kind.name + (f"<br>`{shown_example}`" if shown_example else "")
+
+
 def _variables(declaration: Declaration) -> str:
     return "<br>".join(f"`{variable.name}`" for variable in declaration.env)
 
@@ -75,13 +112,13 @@ def _meaning(declaration: Declaration) -> str:
 
 
 def _table(rows: list[Declaration]) -> Iterator[str]:
-    yield "| YAML key | environment, strongest first | type | default | meaning |"
+    yield "| YAML key | environment, strongest first | type and example | default | meaning |"
     yield "|---|---|---|---|---|"
     for item in rows:
         cells = (
             f"`{item.key}`",
             _variables(item),
-            item.setting.kind.name,
+            _type(item),
             default_of(item),
             _meaning(item),
         )
