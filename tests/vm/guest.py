@@ -39,7 +39,7 @@ PROCESSOR = "max,-cx16,la57=off"
 # block of its code at each access to user memory, wide registers saved at each switch.
 QUICK = ",-erms,-fsrm,-smap,-smep,-xsave"
 # Likewise: what keeps strangers out of a real machine, and pages cleared that nobody reads.
-QUICK_KERNEL = "mitigations=off init_on_alloc=0 transparent_hugepage=never"
+QUICK_KERNEL = "mitigations=off init_on_alloc=0 transparent_hugepage=never tsc=reliable"
 # Of a process that leaves compiled Python files for the guests, whatever is said of them here.
 COMPILING = {key: os.environ[key] for key in os.environ if key != "PYTHONDONTWRITEBYTECODE"}
 BOOTS = 3  # an early panic of the emulated machine says nothing about the command
