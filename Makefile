@@ -9,6 +9,8 @@ SOAK ?= 20
 DEMO_SECONDS ?= 0
 # "newest" is Debian's newest, "here" the one that runs.
 KERNELS ?= 5.10. 6.1. 6.12
+# Not empty: also what another run of CI shows (tests/vm/parts.py says what).
+WHOLE ?=
 # Once more with the programs of tier C, which every kernel has; the state there is in no socket.
 OTHER_TIER := accounting calls endings midstream modes other_callers tables unread vectors verifier
 MACHINE ?=
@@ -91,7 +93,7 @@ test-parsers: bpf hot  ## part of `make test`: parsers, the fast lane, the rules
 test-kernels: bpf hot  ## the kernel tests and some end-to-end tests under other KERNELS, emulated
 	tests/install.sh
 	tests/vm/install.sh $(KERNELS)
-	$(PYTHON) -m tests.vm $(KERNELS)
+	$(PYTHON) -m tests.vm $(if $(WHOLE),--whole) $(KERNELS)
 
 test-arm64: .venv/developed  ## the BPF objects for arm64 on an arm64 kernel, emulated
 	tests/arm64/install.sh

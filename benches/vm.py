@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tests.vm.guest import NoGuestError, find_kernel, run
+from tests.vm.guest import NoGuestError, compile_sources, find_kernel, run
 
 from benches.counted import AGENT, COLUMNS, CONNECTIONS, METRICS, REST_SECONDS, ROWS, SERVED, TRACES
 from benches.harness import BENCHES, BenchError, Settings
@@ -188,6 +188,7 @@ def main() -> int:
     try:
         rows, columns = _chosen("BENCH_ROWS", ROWS), _chosen("BENCH_COLUMNS", COLUMNS)
         subprocess.run([BENCHES / "install.sh"], check=True, stdout=sys.stderr)
+        compile_sources()
         where = facts(settings)
         sections = measure(rows, columns, settings)
     except (BenchError, NoGuestError) as error:

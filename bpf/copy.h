@@ -81,84 +81,118 @@ INLINE __u32 read_vectors(struct workspace *w, const struct user_bytes *from)
 }
 
 /*
+ * Verifiers walk through a loop once an iteration, and those of some kernels (6.12) once a path, too:
+ * half a million instructions. Of bpf_loop() they walk through what is repeated.
+ */
+struct loop {
+	struct workspace *w;
+	__u32 first; /* bytes to copy; or length of the segment */
+	__u32 skipped;
+};
+#ifdef HAS_LOOPS
+#define REPEATED static __attribute__((noinline))
+#define REPEAT(times, step, loop) bpf_loop(times, step, loop, 0)
+#else
+#define REPEATED INLINE
+#define REPEAT(times, step, loop)                                                                  \
+	for (__u32 i = 0; i < VECTORS_READ; i++)                                                   \
+		if (i >= (times) || step(i, loop))                                                 \
+			break;
+#endif
+
+/* Copy what is wanted of vector `i` behind what is there; 1: it was the last. */
+REPEATED long copy_vector(__u64 i, struct loop *loop)
+{
+	struct workspace *w = loop->w;
+	__u64 at = w->walk.done, from = w->walk.start, part, base;
+	__u32 wanted = loop->first, skipped = loop->skipped;
+
+	if (i >= VECTORS_READ || at >= wanted)
+		return 1;
+	part = w->vectors[i].length;
+	base = w->vectors[i].base;
+	w->walk.start = from + part;
+	if (PARTS_MAX > 1 && from + part <= skipped)
+		return 0;
+	if (PARTS_MAX > 1 && from < skipped) {
+		base += skipped - from;
+		part -= skipped - from;
+	}
+	if (part > wanted - at)
+		part = wanted - at;
+	OPAQUE(part);
+	if (part > CAPTURE_MAX)
+		return 1;
+	OPAQUE(at);
+	at &= CAPTURE_MAX - 1;
+	if (part && bpf_probe_read_user(w->payload + at, part, (void *)base))
+		return 1;
+	w->walk.done = at + part;
+	return 0;
+}
+
+/*
  * Gather `wanted` bytes of the vectors behind the first `skipped` ones, CAPTURE_MAX at most; returns
  * how many were copied. A function of its own for the verifier: checked once, not once a path that
  * leads here.
  */
 GLOBAL __u32 copy_vectors(__u32 slot, __u32 vector_count, __u32 wanted, __u32 skipped)
 {
-	struct workspace *w = workspace_get(slot);
+	struct loop loop = { .w = workspace_get(slot), .skipped = skipped };
+	struct workspace *w = loop.w;
 
 	OPAQUE(skipped); /* where nothing is, the verifier wants it passed all the same */
 	if (!w)
 		return 0;
-	if (wanted > CAPTURE_MAX)
-		wanted = CAPTURE_MAX;
+	loop.first = wanted > CAPTURE_MAX ? CAPTURE_MAX : wanted;
 	w->walk.done = 0;
 	w->walk.start = 0;
-	for (__u32 i = 0; i < VECTORS_READ; i++) {
-		__u64 at = w->walk.done, from = w->walk.start, part, base;
-
-		if (i >= vector_count || at >= wanted)
-			break;
-		part = w->vectors[i].length;
-		base = w->vectors[i].base;
-		w->walk.start = from + part;
-		if (PARTS_MAX > 1 && from + part <= skipped)
-			continue;
-		if (PARTS_MAX > 1 && from < skipped) {
-			base += skipped - from;
-			part -= skipped - from;
-		}
-		if (part > wanted - at)
-			part = wanted - at;
-		OPAQUE(part);
-		if (part > CAPTURE_MAX)
-			break;
-		OPAQUE(at);
-		at &= CAPTURE_MAX - 1;
-		if (part && bpf_probe_read_user(w->payload + at, part, (void *)base))
-			break;
-		w->walk.done = at + part;
-	}
+	REPEAT(vector_count, copy_vector, &loop);
 	return w->walk.done;
+}
+
+/* Copy what vector `i` has of the tail; 1: no vector behind it has more, or it cannot be read. */
+REPEATED long copy_tail(__u64 i, struct loop *loop)
+{
+	struct workspace *w = loop->w;
+	__u64 length = loop->first, window = length - TAIL_SIZE, from = w->walk.start, to, part, at;
+	__u64 base, start = from;
+
+	if (i >= VECTORS_READ || from >= length)
+		return 1;
+	base = w->vectors[i].base;
+	to = from + w->vectors[i].length;
+	w->walk.start = to;
+	if (to > length)
+		to = length;
+	if (to <= window)
+		return 0;
+	if (from < window)
+		from = window;
+	part = to - from;
+	at = from - window;
+	OPAQUE(part);
+	OPAQUE(at);
+	if (!part || part > TAIL_SIZE || at >= TAIL_SIZE)
+		return 0;
+	/* The payload area lies behind the tail: what a wrong `part` could write stays inside. */
+	if (bpf_probe_read_user(w->segment.tail + at, part, (void *)(base + from - start)))
+		return 1;
+	w->walk.done += part;
+	return 0;
 }
 
 /* The last TAIL_SIZE bytes of a segment of `length` bytes that lies in vectors. */
 GLOBAL __u32 copy_vector_tail(__u32 slot, __u32 vector_count, __u32 length)
 {
-	struct workspace *w = workspace_get(slot);
+	struct loop loop = { .w = workspace_get(slot), .first = length };
+	struct workspace *w = loop.w;
 
 	if (!w || length < TAIL_SIZE)
 		return 0;
 	w->walk.done = 0;
 	w->walk.start = 0;
-	for (__u32 i = 0; i < VECTORS_READ; i++) {
-		__u64 window = length - TAIL_SIZE, from = w->walk.start, to, part, at;
-		__u64 base, start = from;
-
-		if (i >= vector_count || from >= length)
-			break;
-		base = w->vectors[i].base;
-		to = from + w->vectors[i].length;
-		w->walk.start = to;
-		if (to > length)
-			to = length;
-		if (to <= window)
-			continue;
-		if (from < window)
-			from = window;
-		part = to - from;
-		at = from - window;
-		OPAQUE(part);
-		OPAQUE(at);
-		if (!part || part > TAIL_SIZE || at >= TAIL_SIZE)
-			continue;
-		/* The payload area lies behind the tail: what a wrong `part` could write stays inside. */
-		if (bpf_probe_read_user(w->segment.tail + at, part, (void *)(base + from - start)))
-			return 0;
-		w->walk.done += part;
-	}
+	REPEAT(vector_count, copy_tail, &loop);
 	return w->walk.done == TAIL_SIZE;
 }
 

@@ -63,6 +63,7 @@ static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 static __u64 (*bpf_get_attach_cookie)(void *context) = (void *)174;
 static long (*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
+static long (*bpf_loop)(__u32 count, void *step, void *context, __u64 flags) = (void *)181; /* 5.17 */
 
 #ifdef HAS_VIEWS
 /* A view of kernel memory by a type; the verifier makes it no call at all (kernel 6.2). */

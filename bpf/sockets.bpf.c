@@ -5,6 +5,7 @@
  * frees a connection's state with its socket.
  */
 #define HAS_VIEWS
+#define HAS_LOOPS
 #include "kernel.h"
 #include "helpers.h"
 

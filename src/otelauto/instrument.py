@@ -321,7 +321,8 @@ class Watcher:
         give_up_at = time.monotonic() + EVENTS_BUDGET_S
         while self._events and time.monotonic() < give_up_at:
             event = self._events.popleft()
-            self._apply(self._changes(event))
+            forked = event.kind == abi.ProcessEventKind.PROCESS_FORK
+            self._apply(self._changes(event), were_watched=forked)
             self._look_again(event)
 
     def _look_again(self, event: abi.ProcessEvent) -> None:
@@ -350,7 +351,8 @@ class Watcher:
                 return self.discovery.on_listen(event.tgid, event.port, event.netns)
         return Changes()
 
-    def _apply(self, changes: Changes) -> None:
+    def _apply(self, changes: Changes, *, were_watched: bool = False) -> None:
+        """``were_watched``: the kernel half told of all children of what started."""
         for tgid in changes.excluded:
             self._watch(tgid, None)
         for tgid in changes.stopped:
@@ -360,7 +362,8 @@ class Watcher:
             self.services.remove(tgid)
             self._gone.append(tgid)
         for target in changes.started:
-            self._watch(target.tgid, target)
+            if self._watch(target.tgid, target) and not were_watched:
+                self._apply(self.discovery.on_watched(target.tgid))
         for target in changes.renamed:
             if target.tgid in self._refused:
                 self._refused[target.tgid] = target

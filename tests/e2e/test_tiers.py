@@ -54,17 +54,17 @@ def tiers() -> list[str]:
 
 
 @contextlib.contextmanager
-def otelauto_of(tier: str, directory: Path, port: int) -> Iterator[Otelauto]:
-    """An otelauto that is held to ``tier``; it says so."""
+def otelauto_of(tier: str, directory: Path, *ports: int) -> Iterator[Otelauto]:
+    """An otelauto that is held to the tier whose name begins with ``tier``; it says so."""
     directory.mkdir()
     root = Path(__file__).parents[2]
     with Otelauto(
         directory,
-        settings(directory, ebpf={"open_port": port}),
+        settings(directory, ebpf={"open_port": list(ports)}),
         {"PYTHONPATH": str(root)},
         [sys.executable, "-m", "tests.one_tier", tier],
     ) as running:
-        assert f"tier={tier} " in running.process.stderr()
+        assert f"tier={tier}" in running.process.stderr()
         yield running
 
 

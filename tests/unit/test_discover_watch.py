@@ -106,6 +106,22 @@ def test_a_worker_that_closed_the_listener_is_watched(tree: Tree) -> None:
     assert found.targets()[51].group == found.targets()[50].group
 
 
+def test_workers_forked_just_before_their_master_is_watched(tree: Tree) -> None:
+    """The kernel does not tell of them, and when the master was found they were not there yet."""
+    tree.process(50, "/app/master", sockets=[500])
+    tree.listen(500, 8080)
+    found = discovery(tree)
+    assert started(found.scan()) == [50]
+    tree.process(51, "/app/master", ppid=50, sockets=[500])
+    tree.process(52, "/app/master", ppid=50, image=0x400000 + 50)  # it closed the listener
+    tree.process(53, "/bin/sh", ppid=50)
+    tree.family(50, [51, 52, 53])
+    assert started(found.on_watched(50)) == [51, 52]
+    assert found.targets().keys() == {50, 51, 52}
+    assert not found.on_watched(50)
+    assert not found.on_watched(51)
+
+
 def test_reuseport_groups_are_instances_of_their_own(tree: Tree) -> None:
     for tgid, inode in ((10, 500), (11, 501)):
         tree.process(tgid, "/app/shop", sockets=[inode])

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make test-kernels`: the kernel tests and a slice of the end-to-end tests under other kernels.
 
-    python -m tests.vm [--guests N] [--part NAME]... RELEASE...
+    python -m tests.vm [--whole] [--guests N] [--part NAME]... RELEASE...
     python -m tests.vm --rows RELEASE...
 
 A RELEASE is how that of a kernel which tests/vm/install.sh has unpacked begins ("6.1."), "newest",
-or "here": the kernel that runs, without an emulator. Prints a row for each kernel and part of the
+or "here": the kernel that runs, without an emulator. With --whole, and for parts that are named,
+nothing is left out that another run would show again. Prints a row for each kernel and part of the
 tests (tests/vm/parts.py): the tier of capture, and what became of them; the rows are left in
 .build/vm/kernels.txt, too. Exit code 1 when a test fails, when one is skipped that must not be, or
 when a kernel does not boot. With --rows nothing is tested: the rows of these kernels in
@@ -27,7 +28,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.kernel.verified import TABLE, Walked, objects, read_table, table
-from tests.vm.guest import CHECKOUT, Ended, NoGuestError, find_kernel, run
+from tests.vm.guest import (
+    CHECKOUT,
+    COMPILING,
+    Ended,
+    NoGuestError,
+    compile_sources,
+    find_kernel,
+    run,
+)
 from tests.vm.parts import (
     LOCKED,
     MAY_BE_SKIPPED,
@@ -35,6 +44,7 @@ from tests.vm.parts import (
     SECONDS,
     SLOWER,
     Part,
+    parts_of,
     tiers_of,
 )
 
@@ -152,27 +162,48 @@ def _judge(kernel: Kernel, part: Part, ended: Ended) -> Row:
     return row
 
 
-def jobs_of(kernels: list[Kernel], names: set[str]) -> list[tuple[Kernel, Part]]:
+def jobs_of(kernels: list[Kernel], names: set[str], whole: bool) -> list[tuple[Kernel, Part]]:
     """What is to be run, the longest first; the parts of these names only, if there are any."""
-    jobs = [(kernel, part) for part in PARTS for kernel in kernels if part.is_for(kernel.release)]
+    has = {kernel: parts_of(kernel.release, whole) for kernel in kernels}
+    if names:
+        has = {kernel: parts + parts_of(kernel.release, True) for kernel, parts in has.items()}
+    jobs = [(kernel, part) for part in PARTS for kernel in kernels if part in has[kernel]]
     emulated = [kernel for kernel in kernels if kernel.image]
     jobs += [(kernel, LOCKED) for kernel in emulated[-1:]]
     return [(kernel, part) for kernel, part in jobs if not names or part.name in names]
 
 
+def compile_tests(jobs: list[tuple[Kernel, Part]]) -> None:
+    """Compile here what guests import, the tests with their assertions as pytest writes them."""
+    files = sorted(
+        {f"tests/{file}" for kernel, part in jobs if kernel.image for file in part.files}
+    )
+    if files:
+        compile_sources()
+        # A test that cannot be imported here fails there.
+        collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", *files]
+        subprocess.run(collect, cwd=CHECKOUT, env=COMPILING, check=False, stdout=subprocess.DEVNULL)
+
+
 def check(jobs: list[tuple[Kernel, Part]], guests: int) -> int:
     """Run parts under kernels, ``guests`` at once; a guest has one processor."""
     began = time.monotonic()
+    compile_tests(jobs)
     with ThreadPoolExecutor(guests) as pool:
         rows = list(pool.map(examine, *zip(*jobs, strict=True)))
     kernels = list(dict.fromkeys(kernel for kernel, _ in jobs))
     rows.sort(key=lambda row: kernels.index(row.kernel))
     skips = sorted({f"{row.kernel.release}: {why}" for row in rows for why in row.skips()})
-    seconds, cpu = time.monotonic() - began, sum(row.ended.cpu for row in rows)
+    seconds, used = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     lines = [HEAD, *map(str, rows), *(f"  skipped: {skip}" for skip in skips)]
     for row in rows:
         lines += [f"{row.kernel.release}, {row.part.name}: {bad}" for bad in row.failures()]
-    lines.append(f"{seconds:.0f} s, {cpu:.0f} s of CPU")
+    total = [sum(row.counts.get(kind, 0) for row in rows) for kind in ("passed", "skipped")]
+    bad = sum(bool(row.problem) for row in rows)
+    lines.append(
+        f"{len(rows) - bad} parts of {len(rows)} passed: {total[0]} tests passed, {total[1]}"
+        f" skipped in {seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of CPU"
+    )
     print("\n".join(lines))
     TABLE_OF_THIS.parent.mkdir(parents=True, exist_ok=True)
     TABLE_OF_THIS.write_text("\n".join(lines) + "\n")
@@ -209,6 +240,7 @@ def main() -> int:
     known = [part.name for part in (*PARTS, LOCKED)]
     asked = argparse.ArgumentParser(prog="python -m tests.vm")
     asked.add_argument("--rows", action="store_true", help="measure the rows of verifier.tsv")
+    asked.add_argument("--whole", action="store_true", help="all that has a meaning under each")
     asked.add_argument("--guests", type=int, default=min(2, os.cpu_count() or 1))
     asked.add_argument("--part", action="append", default=[], choices=known, dest="parts")
     asked.add_argument("kernels", nargs="+", metavar="RELEASE")
@@ -220,7 +252,7 @@ def main() -> int:
     except NoGuestError as error:
         print(error)
         return 1
-    return check(jobs_of(kernels, set(words.parts)), words.guests)
+    return check(jobs_of(kernels, set(words.parts), words.whole), words.guests)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,13 @@ ETC = (
 )  # fmt: skip
 # Without these two the emulator's lock-free compare corrupts the allocator of newer kernels.
 PROCESSOR = "max,-cx16,la57=off"
+# Dear to an emulator, and nothing that a test is about: strings moved byte by byte, the end of a
+# block of its code at each access to user memory, wide registers saved at each switch.
+QUICK = ",-erms,-fsrm,-smap,-smep,-xsave"
+# Likewise: what keeps strangers out of a real machine, and pages cleared that nobody reads.
+QUICK_KERNEL = "mitigations=off init_on_alloc=0 transparent_hugepage=never tsc=reliable"
+# Of a process that leaves compiled Python files for the guests, whatever is said of them here.
+COMPILING = {key: os.environ[key] for key in os.environ if key != "PYTHONDONTWRITEBYTECODE"}
 BOOTS = 3  # an early panic of the emulated machine says nothing about the command
 PROGRAMS = ("/usr/bin/qemu-system-x86_64", "/usr/lib/qemu/virtiofsd", "/bin/busybox")
 
@@ -68,6 +75,12 @@ def find_kernel(release: str) -> Path:
     if not found:
         raise NoGuestError(f"no kernel {release}: run tests/vm/install.sh {release}")
     return found[-1]
+
+
+def compile_sources() -> None:
+    """Compile what guests import; what they compile is thrown away with each of them."""
+    words = ["compileall", "-q", "-x", "node_modules", "src", "tests", "benches"]
+    subprocess.run([sys.executable, "-m", *words], cwd=CHECKOUT, env=COMPILING, check=True)
 
 
 def _module(release: str, name: str) -> bytes | None:
@@ -158,7 +171,8 @@ def _command(
     words += ["-accel", "tcg,thread=single,tb-size=512"]
     if counting:
         words += ["-icount", "shift=0,sleep=off"]
-    words += ["-cpu", PROCESSOR, "-smp", "1", "-m", str(memory), "-no-reboot", "-display", "none"]
+    processor = PROCESSOR if counting else PROCESSOR + QUICK
+    words += ["-cpu", processor, "-smp", "1", "-m", str(memory), "-no-reboot", "-display", "none"]
     words += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"]
     words += ["-numa", "node,memdev=memory", "-monitor", "none"]
     for tag in tags:
@@ -203,7 +217,7 @@ def _run_once(
         _initial_files(image, place / "initial")
         (result / "command").write_text(command)
         line = "console=ttyS0 panic=-1 loglevel=4 no_timer_check random.trust_cpu=on"
-        line += f" {parameters}"
+        line += f" {parameters}" if counting else f" {QUICK_KERNEL} {parameters}"
         line += f" checkout={CHECKOUT} " + " ".join(
             f"share.{tag}={tag}:{path}" for tag, path in shares.items()
         )
@@ -227,9 +241,10 @@ def run(
 ) -> Ended:
     """Run ``command`` (of bash, in the checkout) under the kernel ``image``.
 
-    ``counting`` makes the guest's clock count instructions: one is a nanosecond. ``parameters`` are
-    more words for the kernel's command line. Raises NoGuestError when there is no emulator, or no
-    boot reaches the command.
+    ``counting`` makes the guest's clock count instructions, one is a nanosecond, and leaves the
+    machine and the kernel as they are by default; else both are made quicker to emulate.
+    ``parameters`` are more words for the kernel's command line. Raises NoGuestError when there is
+    no emulator, or no boot reaches the command.
     """
     lacking = [program for program in PROGRAMS if not os.access(program, os.X_OK)]
     if lacking:

@@ -169,6 +169,23 @@ class Discovery:
             changes.stopped.append(child)
         return changes
 
+    def on_watched(self, tgid: int) -> Changes:
+        """The kernel half tells of the forks of a target from now on: find those before.
+
+        A worker may come after its master's children were looked at, and before this.
+        """
+        if self._selector.system_wide:  # the kernel half watches them, too
+            return Changes()
+        found = set(self._table.procfs.children(tgid)) - self._watched.keys()
+        for child in found:
+            process = self._table.refresh(child)
+            if process is not None:
+                self._table.read_sockets(process, force=False)
+        changes = self._settle(found)
+        for child in found - self._watched.keys():
+            self._table.processes.pop(child, None)  # nothing of it is needed before the next scan
+        return changes
+
     def on_exit(self, tgid: int) -> Changes:
         """A process ended. Its id may have been given to another by now."""
         gone = self._table.processes.pop(tgid, None)

@@ -224,9 +224,12 @@ TONIC = Server("rust-tonic", _built("tonic-server"))
 
 
 @contextlib.contextmanager
-def running(server: Server, directory: Path) -> Iterator[Running]:
-    """Starts ``server`` (and what it proxies to) with its files in ``directory``; ends it after."""
-    port, log = free_port(), directory / "access.log"
+def running(server: Server, directory: Path, port: int = 0) -> Iterator[Running]:
+    """Starts ``server`` (and what it proxies to) with its files in ``directory``; ends it after.
+
+    ``port`` 0 is any that is free.
+    """
+    port, log = port or free_port(), directory / "access.log"
     tls: dict[str, str] = {}
     if server.tls:
         tls = dict(zip(("TLS_CERT", "TLS_KEY"), certificate(directory), strict=True))
