@@ -13,8 +13,10 @@ from typing import Any, Final
 
 from otelauto import __version__
 from otelauto.capabilities import CAPABILITIES, held
+from otelauto.cluster import Cluster
 from otelauto.config import Config
 from otelauto.control import ask
+from otelauto.counters import Counters
 from otelauto.discover.candidates import candidates
 from otelauto.discover.environment import check_environment
 from otelauto.discover.procfs import ProcFs
@@ -110,7 +112,8 @@ def _listeners(config: Config) -> None:
     _say()
     _say("Listening here (put one of these under `ebpf:`)")
     try:
-        every = candidates(ProcFs(), naming_of(config), os.getpid())
+        naming = naming_of(config, Cluster(config, Counters()))
+        every = candidates(ProcFs(), naming, os.getpid())
         found = [row for row in every if row.service_name != "otelauto"]  # never a target
     except OSError as error:
         _say(f"  cannot list processes: {error.strerror}")
