@@ -141,11 +141,11 @@ def _told(procfs: ProcFs, found_id: str) -> dict[str, str]:
             procfs.malformed()
             return {}
         if isinstance(kept, dict):
-            return _of_bundle(kept)
+            return of_bundle(kept)
     return {}
 
 
-def _of_bundle(kept: dict[str, Any]) -> dict[str, str]:
+def of_bundle(kept: dict[str, Any]) -> dict[str, str]:
     """From a bundle (the OCI runtime specification) or Docker's own file."""
     docker = kept.get("Config")
     notes = kept.get("annotations")
