@@ -13,7 +13,7 @@ KERNELS ?= 5.10. 6.1. 6.12
 OTHER_TIER := accounting calls endings midstream modes other_callers tables unread vectors verifier
 MACHINE ?=
 
-.PHONY: install demo demo-agent wheel test test-arm64 test-kernels test-wheel check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
+.PHONY: install demo demo-agent wheel test test-arm64 test-kernels test-kubernetes test-wheel check bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -84,6 +84,10 @@ interop: bpf hot  ## the OTLP exporters and the agent against a real OpenTelemet
 	tests/install.sh
 	tests/interop/install.sh
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py tests/interop/pipelines.py
+
+test-kubernetes: .venv/developed  ## the watch, the manifests and the chart: a real API server, etcd and helm, built the first time
+	tests/kubernetes/install.sh
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/kubernetes/api_server.py tests/kubernetes/chart.py
 
 soak: bpf hot  ## the end-to-end tests, SOAK times as long
 	tests/install.sh

@@ -11,6 +11,7 @@ import json
 import ssl
 import threading
 import time
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,15 @@ Item = dict[str, Any]
 
 def recorded(name: str, /, **metadata: Any) -> Item:
     """A v1 Pod in all that the API gives of one, with other metadata."""
-    every: dict[str, Item] = json.loads(RECORDED.read_text())
-    item = copy.deepcopy(every[name])
+    item: Item = copy.deepcopy(_every()[name])
     item["metadata"] |= metadata
     return item
+
+
+@cache
+def _every() -> dict[str, Item]:
+    found: dict[str, Item] = json.loads(RECORDED.read_text())
+    return found
 
 
 class FakeApi:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +26,7 @@ from otelauto.kubernetes.access import Access, from_kubeconfig, in_cluster
 from otelauto.kubernetes.pods import PodStore
 from otelauto.kubernetes.watch import LISTS, OBJECTS_BAD, REQUESTS_FAILED, PodWatch
 
+MANY = Path(__file__).parent / "kubernetes_many.py"
 CART = recorded("deployment")["metadata"]["uid"]
 PAY = recorded("labelled")["metadata"]["uid"]
 
@@ -352,3 +355,16 @@ def test_files_that_are_no_kubeconfig(tmp_path: Path, text: str) -> None:
         from_kubeconfig(str(file))
     with pytest.raises(ConfigError, match="cannot be read"):
         from_kubeconfig(str(tmp_path / "nothing"))
+
+
+def test_five_thousand_pods_take_little_memory() -> None:
+    """The time of the list is printed, not judged: it is the machine's and the server's, too."""
+    with FakeApi() as api:
+        for number in range(5000):
+            api.put(recorded("labelled", uid=f"u-{number}", name=f"pay-7c9f8d6b5-{number}"))
+        program = [sys.executable, MANY, "127.0.0.1", str(api.port), "first"]
+        answer = subprocess.run(program, capture_output=True, check=True, timeout=100)
+    found = json.loads(answer.stdout)
+    print(found)
+    assert found["pods"] == 5000
+    assert found["most"] < 30e6
