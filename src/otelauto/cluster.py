@@ -93,9 +93,13 @@ class Cluster:
         return describe(container, self._store.get(container.pod_uid), pid, self._options)
 
     def lacks(self, container: Container | None) -> bool:
-        """Whether the API is expected to tell of the container's pod any moment."""
+        """Whether more will be said of the container any moment: by the API, or by what it told
+        since :meth:`take_changed`.
+        """
         if container is None or not container.pod_uid or self._watch is None:
             return False
+        if self._store.has_changed(container.pod_uid):
+            return True
         return not self._watch.problem and self._store.get(container.pod_uid) is None
 
     def gave_up(self) -> None:

@@ -139,6 +139,9 @@ def show(report: dict[str, Any]) -> None:
         f"  ring {report['ring_fill']:.0%} full now,"
         f" {report['largest_backlog_bytes'] / 2**20:.2f} MiB at most"
     )
+    if kubernetes := report.get("kubernetes"):  # where its API is asked
+        problem = kubernetes["problem"] or f"listed in {kubernetes['list_seconds']:.2f} s"
+        _say(f"  Kubernetes: {kubernetes['pods']} pods; {problem}")
     if report["overhead_step"] != "full":
         _say(f"  over max_overhead: {report['overhead_step'].replace('_', ' ')}")
     _say()

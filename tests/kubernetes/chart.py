@@ -68,6 +68,13 @@ def test_every_option_renders(tmp_path: Path) -> None:
     assert "http://collector:4318" in config
 
 
+def test_app_armor_before_it_was_a_field() -> None:
+    old = template("--kube-version", "1.29.0")
+    assert "container.apparmor.security.beta.kubernetes.io/otelauto: unconfined" in old
+    assert "appArmorProfile" not in old
+    assert "apparmor.security" not in template()
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -132,8 +132,11 @@ def test_what_is_said_later_describes_the_service_anew(tmp_path: Path) -> None:
             assert before.attributes["k8s.container.name"] == "web"
             assert cluster.lacks(before.container)
             api.put(recorded("deployment"))
-            wait_until(lambda: not cluster.lacks(before.container), "the pod is known")
+            status = lambda: cluster.status() or {}  # noqa: E731
+            wait_until(lambda: status()["pods"] == 1, "the pod is known")
+            assert cluster.lacks(before.container)  # until it is taken
             changes = found.describe_again(cluster.take_changed())
+            assert not cluster.lacks(before.container)
             assert [target.tgid for target in changes.renamed] == [7]
             assert found.targets()[7].service_name == "cart"
             assert found.targets()[8].service_name == "server"

@@ -36,7 +36,7 @@ class ApiError(Exception):
 
 
 class GoneError(ApiError):
-    """What was asked for is too old (410): only a new list helps."""
+    """What was asked for is too old (410), or an event cannot be read: only a new list helps."""
 
 
 class Api:
@@ -80,8 +80,10 @@ class Api:
                     self._socket.settimeout(WATCH_S + TIMEOUT_S)
                 on_open()
                 while line := answer.readline(EVENT_LIMIT):
+                    if len(line) == EVENT_LIMIT:
+                        raise GoneError("malformed", "an event too long to be read")
                     if not line.endswith(b"\n"):
-                        raise ApiError("malformed", "a watch that ended within an event")
+                        raise ApiError("unreachable", "a watch that ended within an event")
                     yield _event(line)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._broken(error) from error
@@ -145,9 +147,9 @@ def _event(line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ApiError("malformed", f"an event that cannot be read: {error}") from error
+        raise GoneError("malformed", f"an event that cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise ApiError("malformed", "an event that is no object")
+        raise GoneError("malformed", "an event that is no object")
     if found.get("type") == "ERROR":
         status = found.get("object")
         code = status.get("code") if isinstance(status, dict) else None

@@ -148,17 +148,24 @@ class PodStore:
             self._changed |= {k for k, pod in pods.items() if self._pods.get(k) != pod}
             self._pods = pods
 
-    def put(self, key: str, pod: Pod) -> None:
-        """A pod is new, or described differently."""
+    def put(self, key: str, pod: Pod) -> bool:
+        """A pod is there; whether it is new, or described differently."""
         with self._lock:
-            if self._pods.get(key) != pod:
-                self._pods[key] = pod
-                self._changed.add(key)
+            if self._pods.get(key) == pod:
+                return False
+            self._pods[key] = pod
+            self._changed.add(key)
+            return True
 
     def remove(self, key: str) -> None:
         """A pod is gone. What was said of its processes stays said."""
         with self._lock:
             self._pods.pop(key, None)
+
+    def has_changed(self, key: str) -> bool:
+        """Whether the next :meth:`take_changed` will tell of the pod."""
+        with self._lock:
+            return key in self._changed
 
     def take_changed(self) -> set[str]:
         """The pods that were put since the last call."""

@@ -156,8 +156,8 @@ class PodWatch:
             if pod is None:
                 self._counters.add(OBJECTS_BAD)
                 return
-            self._store.put(key_of(item), pod)
-            self._on_change()
+            if self._store.put(key_of(item), pod):
+                self._on_change()
         elif kind == "DELETED":
             self._store.remove(key_of(item))
 

@@ -23,6 +23,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- .Values.serviceAccount.name | default (include "otelauto.name" .) }}
 {{- end }}
 
+{{/* Whether the cluster has the field; before 1.30 it was an annotation. */}}
+{{- define "otelauto.appArmorField" -}}
+{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}yes{{ end }}
+{{- end }}
+
 {{- define "otelauto.otlpEndpoint" -}}
 {{- if .Values.otlpEndpoint }}{{ .Values.otlpEndpoint }}
 {{- else if .Values.agent.enabled }}http://{{ include "otelauto.name" . }}-agent.{{ .Release.Namespace }}.svc:4318
