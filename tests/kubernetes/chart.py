@@ -8,7 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.kubernetes.cluster import BUILT, ROOT, documents
+
+from otelauto.agent.check import check
+from otelauto.agent.river.diagnostics import Source
 
 CHART = ROOT / "deploy" / "helm" / "otelauto"
 RENDERED = ROOT / "deploy" / "kubernetes"
@@ -20,8 +24,10 @@ def helm(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess[
     return subprocess.run([BUILT / "helm", *words], capture_output=True, text=True, check=check)
 
 
-def template(*words: str | Path) -> str:
-    return helm("template", "otelauto", CHART, "--namespace", "otelauto", *words).stdout
+def template(*words: str | Path, version: str = "1.36.0") -> str:
+    """What a cluster of this version would get."""
+    asked = ("--namespace", "otelauto", "--kube-version", version)
+    return helm("template", "otelauto", CHART, *asked, *words).stdout
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -68,8 +74,16 @@ def test_every_option_renders(tmp_path: Path) -> None:
     assert "http://collector:4318" in config
 
 
+def test_the_pipeline_that_the_chart_makes_is_good() -> None:
+    made = yaml.safe_load_all(template("--set", "agent.enabled=true"))
+    configs = [item["data"] for item in made if item and item["kind"] == "ConfigMap"]
+    river = next(data["config.river"] for data in configs if "config.river" in data)
+    found = check([Source("config.river", river)], {})
+    assert {"otelcol.receiver.otlp.default", "otelcol.exporter.otlp.default"} <= set(found.nodes)
+
+
 def test_app_armor_before_it_was_a_field() -> None:
-    old = template("--kube-version", "1.29.0")
+    old = template(version="1.29.0")
     assert "container.apparmor.security.beta.kubernetes.io/otelauto: unconfined" in old
     assert "appArmorProfile" not in old
     assert "apparmor.security" not in template()
@@ -87,7 +101,8 @@ def test_app_armor_before_it_was_a_field() -> None:
     ],
 )
 def test_the_schema_refuses(setting: str, words: str) -> None:
-    failed = helm("template", "otelauto", CHART, "--set", setting, check=False)
+    asked = ("--kube-version", "1.36.0", "--set", setting)
+    failed = helm("template", "otelauto", CHART, *asked, check=False)
     assert failed.returncode != 0
     assert words in failed.stderr
 

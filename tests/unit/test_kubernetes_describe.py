@@ -7,11 +7,15 @@ import json
 from typing import Any
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 from tests.unit.kubernetes_api import RECORDED, recorded
 
 from otelauto.discover.containers import Container, Metadata
+from otelauto.export.exposition import label_pairs
+from otelauto.export.otlp_encode import encode_resource
 from otelauto.kubernetes.describe import Options, describe
 from otelauto.kubernetes.pods import Pod, PodStore, key_of, reduced
+from otelauto.spans.span import Service
 
 ID = "0123456789abcdef" * 4
 OPTIONS = Options(node="node-9", cluster="prod")
@@ -133,6 +137,14 @@ def test_outside_of_kubernetes_there_is_only_the_container() -> None:
             "container.image.tags": ("3",),
         }
     )
+
+
+def test_lists_of_a_resource_in_each_export() -> None:
+    service = Service("cart", "", "", {"container.image.tags": ("1.4", 'a"b')})
+    resource = ResourceSpans.FromString(encode_resource(service)).resource
+    values = next(p.value.array_value.values for p in resource.attributes if "tags" in p.key)
+    assert [value.string_value for value in values] == ["1.4", 'a"b']
+    assert label_pairs(service.attributes) == {"container_image_tags": '["1.4","a\\"b"]'}
 
 
 def test_a_static_pod_is_known_by_the_hash_of_its_file() -> None:
