@@ -58,7 +58,7 @@ class ControlPlane:
             f"--cert-dir={self.directory}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={self.key}",
-            f"--service-account-key-file={self.key}",
+            f"--service-account-key-file={self.certificate}",
             f"--token-auth-file={self.directory / 'tokens.csv'}",
             "--authorization-mode=RBAC",
             "--service-cluster-ip-range=10.96.0.0/24",
