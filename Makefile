@@ -19,7 +19,7 @@ MACHINE ?=
 UNIT := tests/unit
 PARSERS := tests/fuzz tests/hot tests/house tests/wire
 
-.PHONY: install demo demo-agent wheel release test test-unit test-parsers test-arm64 test-docs test-image test-kernels test-release test-wheel check docs audit lock bpf hot abi bench bench-vm fuzz sanitize soak interop clean
+.PHONY: install demo demo-agent wheel release test test-unit test-parsers test-arm64 test-docs test-image test-kernels test-kubernetes test-release test-wheel check docs audit lock bpf hot abi bench bench-vm fuzz sanitize soak interop clean
 
 install: .venv/installed  ## .venv/bin/otelauto, with whatever is missing for it
 
@@ -132,6 +132,10 @@ interop: bpf hot  ## the OTLP exporters and the agent against a real Collector a
 	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/interop/collector.py tests/interop/pipelines.py \
 		tests/interop/prometheus_side.py tests/interop/compressions.py tests/interop/example.py \
 		tests/interop/remote_write.py
+
+test-kubernetes: .venv/developed  ## the watch, the manifests and the chart: a real API server, etcd and helm, built the first time
+	tests/kubernetes/install.sh
+	TEST_NO_SKIPS=1 $(PYTHON) -m pytest tests/kubernetes/api_server.py tests/kubernetes/chart.py
 
 soak: bpf hot  ## the end-to-end tests, SOAK times as long
 	tests/install.sh

@@ -83,7 +83,12 @@ class App:
             turn_s=turn_seconds(config),
         )
         self.publisher = Publisher(
-            config, self.counters, self.watcher.service_of, self.clock, [self.gauges.families]
+            config,
+            self.counters,
+            self.watcher.service_of,
+            self.clock,
+            [self.gauges.families],
+            self.watcher.awaits,
         )
         self.flows = make_flows(config, self.counters, self.publisher)
         self._take: Take = self._feed
@@ -307,7 +312,10 @@ def replay(config: Config, path: Path) -> int:
         key = (name, namespace, instance_id)
         if key not in made:
             sdk = str(note.get("sdk", ""))  # older recordings do not say
-            made[key] = Service(name, namespace, instance_id, note["attributes"], sdk)
+            attributes = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in note["attributes"].items()
+            }
+            made[key] = Service(name, namespace, instance_id, attributes, sdk)
         services[int(note["tgid"])] = made[key]
 
     reader = Reader(path, on_note)

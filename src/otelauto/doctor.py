@@ -13,8 +13,10 @@ from typing import Any, Final
 
 from otelauto import __version__
 from otelauto.capabilities import CAPABILITIES, held
+from otelauto.cluster import Cluster
 from otelauto.config import Config
 from otelauto.control import ask
+from otelauto.counters import Counters
 from otelauto.discover.candidates import candidates
 from otelauto.discover.environment import check_environment
 from otelauto.discover.procfs import ProcFs
@@ -110,7 +112,8 @@ def _listeners(config: Config) -> None:
     _say()
     _say("Listening here (put one of these under `ebpf:`)")
     try:
-        every = candidates(ProcFs(), naming_of(config), os.getpid())
+        naming = naming_of(config, Cluster(config, Counters()))
+        every = candidates(ProcFs(), naming, os.getpid())
         found = [row for row in every if row.service_name != "otelauto"]  # never a target
     except OSError as error:
         _say(f"  cannot list processes: {error.strerror}")
@@ -136,6 +139,9 @@ def show(report: dict[str, Any]) -> None:
         f"  ring {report['ring_fill']:.0%} full now,"
         f" {report['largest_backlog_bytes'] / 2**20:.2f} MiB at most"
     )
+    if kubernetes := report.get("kubernetes"):  # where its API is asked
+        problem = kubernetes["problem"] or f"listed in {kubernetes['list_seconds']:.2f} s"
+        _say(f"  Kubernetes: {kubernetes['pods']} pods; {problem}")
     if report["overhead_step"] != "full":
         _say(f"  over max_overhead: {report['overhead_step'].replace('_', ' ')}")
     _say()

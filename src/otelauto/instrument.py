@@ -8,6 +8,7 @@ sleeps until something comes. What becomes of the records is the caller's: ``tak
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from typing import Final
 
 from otelauto import abi
 from otelauto.capabilities import held
+from otelauto.cluster import HOLD_S, Cluster
 from otelauto.config import Config
 from otelauto.counters import Counters, Meaning
 from otelauto.discover.environment import check_environment
@@ -128,12 +130,14 @@ def no_plaintext(config: Config) -> str:
     return ""
 
 
-def naming_of(config: Config) -> Naming:
-    """What the configuration says of service names."""
+def naming_of(config: Config, cluster: Cluster) -> Naming:
+    """What the configuration and Kubernetes say of service names."""
     return Naming(
         service_name=config.service_name or None,
         namespace=config.service_namespace or None,
         resource_attributes=config.resource_attributes,
+        host=config.attributes.kubernetes.node_name or socket.gethostname(),
+        describe=cluster.describe,
     )
 
 
@@ -193,7 +197,10 @@ class Watcher:
         go = self.capture.go, why or self.capture.go_refused
         self.plaintext = Plaintext(self.capture.libraries, why, counters, go=go)
         self.services = Services()
-        self.discovery = Discovery(selector, procfs, naming_of(config), own, counters=counters)
+        self.cluster = Cluster(config, counters, self.capture.wake)
+        naming = naming_of(config, self.cluster)
+        self.discovery = Discovery(selector, procfs, naming, own, counters=counters)
+        self._awaited: dict[int, float] = {}  # until when more is expected to be said of a process
         self._existing_sdk = config.existing_sdk
         self._doubted: set[str] = set()
         self._events: deque[abi.ProcessEvent] = deque()
@@ -213,6 +220,7 @@ class Watcher:
 
     def start(self) -> None:
         """The first look at /proc; raises KernelError if it can find nothing, now or later."""
+        self.cluster.start()
         self._apply(self.discovery.scan(deep=True))
         self.plaintext.settle(LIBRARIES_WAIT_S)
         if not self.discovery.targets():
@@ -247,6 +255,7 @@ class Watcher:
     def turn(self, take: Take) -> int:
         """Drain what came; returns the number of records."""
         self.poll_processes()
+        self._poll_cluster()
         gone, self._gone = self._gone, []
         renamed, self._renamed = self._renamed, []
         fill = self.capture.ring_fill
@@ -257,6 +266,7 @@ class Watcher:
             self._on_gone(tgid)
         for target in renamed:  # what was drained is of the program that it was before
             self._name(target)
+        self._stop_waiting()
         was_idle, self._idle = self._idle, taken == 0 and not self._events
         if was_idle or self._events:
             self._learning_turns = LEARNING_TURNS
@@ -387,6 +397,8 @@ class Watcher:
         self._refused.pop(tgid, None)
         if target is not None:
             self._name_when_drained(target)
+            if self.cluster.lacks(target.identity.container):
+                self._awaited[tgid] = time.monotonic() + HOLD_S
             self.plaintext.look(tgid, target.identity.language)
             log.info(
                 "instrumenting service=%s pid=%d reason=%s ports=%s%s",
@@ -437,6 +449,28 @@ class Watcher:
     def _name(self, target: Target) -> None:
         self._on_target(target.tgid, self.services.add(target))
 
+    # ---- Kubernetes ----
+
+    def _poll_cluster(self) -> None:
+        """Describe services anew of whose pods something else is said."""
+        if changed := self.cluster.take_changed():
+            self._apply(self.discovery.describe_again(changed))
+
+    def _stop_waiting(self) -> None:
+        """For what is described by now, or has had its time."""
+        now = time.monotonic()
+        for tgid, until in list(self._awaited.items()):
+            target = self.discovery.targets().get(tgid)
+            if target is None or not self.cluster.lacks(target.identity.container):
+                del self._awaited[tgid]
+            elif now >= until:
+                del self._awaited[tgid]
+                self.cluster.gave_up()
+
+    def awaits(self, tgid: int) -> bool:
+        """Whether a process is about to be described better: its exchanges may wait for that."""
+        return tgid in self._awaited
+
     # ---- counting ----
 
     def count(self) -> None:
@@ -480,5 +514,6 @@ class Watcher:
 
     def close(self) -> None:
         """Detach and unload."""
+        self.cluster.close()
         self.plaintext.close()
         self.capture.close()

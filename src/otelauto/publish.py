@@ -36,6 +36,7 @@ from otelauto.export.transport import Compression, Transport
 from otelauto.export.web_config import WebConfig
 from otelauto.fast import COUNTED, SPANS_NOT_EXPORTED, Desk, suits
 from otelauto.flows.vocabulary import Address, Exchange, Side
+from otelauto.holding import Holding
 from otelauto.hot.lane import Lane
 from otelauto.spans.chain import to_span
 from otelauto.spans.clock import WallClock
@@ -73,8 +74,9 @@ ServiceOf = Callable[[int], Service | None]
 class Publisher:
     """Turns exchanges into spans and hands them to every exporter that is configured.
 
-    ``service_of`` names the service of a process id. ``families`` give otelauto's own metrics
-    beside its counters. Raises OtelautoError from :meth:`start` when an exporter cannot begin.
+    ``service_of`` names the service of a process id; ``awaits`` tells that it will have another
+    name in a moment. ``families`` give otelauto's own metrics beside its counters. Raises
+    OtelautoError from :meth:`start` when an exporter cannot begin.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class Publisher:
         service_of: ServiceOf,
         clock: WallClock,
         families: Sequence[Callable[[], Iterable[Family]]] = (),
+        awaits: Callable[[int], bool] = lambda tgid: False,
     ) -> None:
         self._counters = counters
         self._service_of = service_of
+        self._holding = Holding(awaits)
         self._own_traffic = OwnTraffic()
         self._noop = config.noop
         self._config = config
@@ -272,6 +276,8 @@ class Publisher:
 
         One that is stuck (a reader that stalls) takes nothing from the others' time.
         """
+        for exchange in self._holding.all():
+            self._publish(exchange)
         self.flush()
         closers = [
             threading.Thread(
@@ -301,7 +307,10 @@ class Publisher:
         """Turn one exchange into a span of the current batch."""
         if self._own_traffic.owns(exchange.local, exchange.peer):
             self._counters.add(OWN_EXCHANGES)
-            return
+        elif not self._holding.hold(exchange):
+            self._publish(exchange)
+
+    def _publish(self, exchange: Exchange) -> None:
         service = self._service_of(exchange.tgid)
         if service is None:
             self._counters.add(UNKNOWN_PROCESS)
@@ -313,6 +322,8 @@ class Publisher:
 
     def flush(self) -> None:
         """Hand the current batch to the aggregator and to the exporters."""
+        for exchange in self._holding.released():
+            self._publish(exchange)
         if self._desk is not None:
             self._flush_lane(self._desk)
         batch, self._batch = self._batch, []
@@ -387,7 +398,9 @@ class Publisher:
 
     def admit(self, side: Side, tgid: int, local: Address, peer: Address) -> bytes | None:
         """How the spans of a connection name its peer; ``None``: the lane must not have it."""
-        return self._desk.admit(side, tgid, local, peer) if self._desk is not None else None
+        if self._desk is None or self._holding.awaited(tgid):
+            return None
+        return self._desk.admit(side, tgid, local, peer)
 
     def changed(self) -> None:
         """Services or routes are not what they were: what was remembered of them is void."""

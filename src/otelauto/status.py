@@ -43,6 +43,7 @@ def live_report(app: App) -> dict[str, Any]:
             }
             for target in watcher.targets()
         ],
+        "kubernetes": watcher.cluster.status(),
         "connections": summary.open,
         "protocols": summary.by_protocol,
         "unread": [asdict(row) for row in summary.unread],

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import shutil
 import struct
 import tempfile
@@ -22,7 +23,7 @@ from otelauto.config.otlp import ATTRIBUTES, ENDPOINT_AS_GIVEN, HEADERS
 from otelauto.config.setting import declarations
 from otelauto.config.settings import Config
 from otelauto.config.show import as_yaml, secrets
-from otelauto.discover import elf, golang
+from otelauto.discover import containers, elf, golang
 from otelauto.discover.procfs import ProcFs
 from otelauto.discover.symbols import functions
 from otelauto.discover.tls_libraries import find_library
@@ -31,6 +32,8 @@ from otelauto.export import otlp_json
 from otelauto.export.protobuf import integer, sized
 from otelauto.export.proxy import proxy_for
 from otelauto.export.transport import Verdict, accepted, rpc_status
+from otelauto.kubernetes.describe import Options, describe
+from otelauto.kubernetes.pods import key_of, reduced
 from otelauto.protocols import proxy_protocol, traceparent, url
 from otelauto.recording import Reader, Writer
 
@@ -38,9 +41,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 VARIABLES = sorted({v.name for item in declarations(Config) for v in item.env})
 PROC_FILES = (
     "stat", "cmdline", "environ", "status", "cgroup", "net/tcp", "net/tcp6", "net/unix",
-    "net/sockstat", "task/7/children",
+    "net/sockstat", "task/7/children", "mountinfo",
 )  # fmt: skip
 TGID = 7
+PODS = Path(__file__).parent.parent / "unit" / "kubernetes_pods.json"
 _SCRATCH = Path(tempfile.mkdtemp(prefix="otelauto-fuzz-"))
 atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
 
@@ -118,7 +122,8 @@ def proc(data: bytes) -> None:
     assert all(isinstance(word, str) for word in reader.cmdline(TGID))
     assert all(name.startswith("OTEL_") for name in reader.otel_environ(TGID))
     assert all(pid >= 0 for pid in (*reader.namespace_pids(TGID), *reader.children(TGID)))
-    assert len(reader.container_id(TGID)) in (0, 64)
+    container = containers.look(reader, TGID)
+    assert container is None or len(container.id) in (0, 64)
     assert all(inode >= 0 and port >= 0 for inode, port in reader.tcp_listeners(TGID).items())
     reader.unix_listeners(TGID)
 
@@ -206,11 +211,25 @@ def answers(data: bytes) -> None:
             assert all(value.isascii() for value in proxy.headers().values())
 
 
+def pods(data: bytes) -> None:
+    """What the API of Kubernetes says of a pod, and what a runtime keeps of a container."""
+    try:
+        item = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    pod = reduced(item)
+    key_of(item)
+    told = containers.of_bundle(item) if isinstance(item, dict) else {}
+    found = describe(containers.Container("", **told), pod, 1, Options())
+    assert all(each and len(each) <= 600 for each in found.attributes.values())
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "configuration": configuration,
     "variables": variables,
     "header_list": header_list,
     "proc": proc,
+    "pods": pods,
     "executable": executable,
     "recording": recording,
     "short_texts": short_texts,
@@ -289,6 +308,10 @@ def seeds(target: str) -> list[bytes]:
             names = (name.removeprefix("task/7/") for name in PROC_FILES)
             found = (Path("/proc/self") / name for name in names)
             return [path.read_bytes()[:4096] for path in found if path.exists()]
+        case "pods":
+            every = json.loads(PODS.read_text()).values()
+            bundle = {"annotations": {"io.kubernetes.pod.name": "a", "io.kubernetes.pod.uid": "b"}}
+            return [json.dumps(each).encode() for each in (*every, bundle)]
         case "executable":
             kinds = ((b".go.buildinfo", b".n"), (b".rodata", b".n"), (b".text", b".n"))
             go = go_program(["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write", "f"])

@@ -22,6 +22,7 @@ ALLOWED = {
     "export": ("spans", "flows.vocabulary", "hot.cells", "counters", "errors"),
     "flows": ("abi", "hot", "counters"),
     "hot": (),
+    "kubernetes": ("__version__", "discover.containers", "counters", "errors"),
     "kernel": ("abi", "hot.ring", "errors", "counters"),
     "protocols": ("flows.vocabulary", "hot.http2"),
     "spans": ("flows.vocabulary", "hot.cells", "counters", "errors"),

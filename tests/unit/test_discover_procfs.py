@@ -88,7 +88,7 @@ def test_everything_of_a_vanished_process_is_nothing(procfs: ProcFs, counters: C
     assert procfs.otel_environ(5) == {}
     assert procfs.namespace_pids(5) == ()
     assert procfs.netns(5) == 0
-    assert procfs.container_id(5) == ""
+    assert procfs.cgroup(5) == procfs.mountinfo(5) == ""
     assert procfs.children(5) == []
     assert procfs.sockets(5, {1, 2}) == frozenset()
     assert procfs.tcp_listeners(5) == {}
@@ -138,21 +138,6 @@ def test_namespaces_and_nested_pids(tree: Tree, procfs: ProcFs) -> None:
     tree.process(5, "/bin/x", netns=4026532000, pids=(5, 40, 1))
     assert procfs.netns(5) == 4026532000
     assert procfs.namespace_pids(5) == (5, 40, 1)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "0::/system.slice/docker-{id}.scope",
-        "0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope",
-        "12:cpu:/docker/{id}\n11:memory:/docker/{id}",
-    ],
-)
-def test_container_ids(tree: Tree, procfs: ProcFs, path: str) -> None:
-    name = "0123456789abcdef" * 4
-    tree.process(5, "/bin/x")
-    (tree.root / "5/cgroup").write_text(path.format(id=name) + "\n")
-    assert procfs.container_id(5) == name
 
 
 def test_listeners_of_both_families(tree: Tree, procfs: ProcFs) -> None:

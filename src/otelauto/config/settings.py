@@ -15,6 +15,7 @@ from otelauto.config import kinds, otlp
 from otelauto.config.exports import MetricsExport, OtlpExport, PrometheusExport, TracesExport
 from otelauto.config.grafana import Grafana
 from otelauto.config.kinds import Ports
+from otelauto.config.kubernetes_settings import AttributesSettings
 from otelauto.config.selection_settings import Filter, Metrics, Sampling
 from otelauto.config.setting import Variable, section, setting
 
@@ -337,6 +338,7 @@ class Config:
     sampling: Sampling = section(Sampling)
     filter: Filter = section(Filter)
     metrics: Metrics = section(Metrics)
+    attributes: AttributesSettings = section(AttributesSettings)
     limits: Limits = section(Limits)
     max_overhead: MaxOverhead = section(MaxOverhead)
 

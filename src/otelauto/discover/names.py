@@ -2,13 +2,14 @@
 """How a service is called: the OpenTelemetry resource of a group of processes.
 
 ``service.name`` and ``service.namespace``: otelauto's configuration, else the target's own
-environment, else (the name only) the program. Within each, ``OTEL_SERVICE_NAME`` wins over
-``OTEL_RESOURCE_ATTRIBUTES``, as the OpenTelemetry specification says.
+environment, else what is said of its container from outside (by Kubernetes), else (the name only)
+the program. Within each, ``OTEL_SERVICE_NAME`` wins over ``OTEL_RESOURCE_ATTRIBUTES``, as the
+OpenTelemetry specification says.
 
-``service.instance.id``: what the target's environment says, else ``host:pid`` of the process that
-leads the group. All workers of a pre-forked server are one instance, so that a service has one
-set of series however many workers come and go. An instance id in otelauto's own configuration is
-not used: many services would share it.
+``service.instance.id``: what the target's environment says, else its place in Kubernetes, else
+``host:pid`` of the process that leads the group. All workers of a pre-forked server are one
+instance, so that a service has one set of series however many workers come and go. An instance id
+in otelauto's own configuration is not used: many services would share it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from __future__ import annotations
 import posixpath
 import socket
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from otelauto.counters import Counters, Meaning
-from otelauto.discover import elf, sdk
+from otelauto.discover import containers, elf, sdk
+from otelauto.discover.containers import Container, Metadata
 from otelauto.discover.procfs import ProcFs
 from otelauto.discover.programs import Program
 
@@ -34,6 +36,22 @@ BAD_ENVIRONMENT: Final = Meaning(
 _NAME_LIMIT = 255  # characters
 _LANGUAGES_REMEMBERED = 256
 _SERVICE_KEYS = ("service.name", "service.namespace", "service.instance.id")
+
+
+AttributeValue = str | int | tuple[str, ...]
+# What is said of a container from outside; with the id that the service's process has in it.
+Describe = Callable[[Container, int], Metadata]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a service is named by: kept, because what is said of its container may come later."""
+
+    tgid: int
+    program_name: str
+    own: Mapping[str, str]
+    process: Mapping[str, str | int]
+    container: Container | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +67,14 @@ class Identity:
     namespace: str
     instance_id: str
     language: str
-    attributes: Mapping[str, str | int]
+    attributes: Mapping[str, AttributeValue]
     sdk: str = ""
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def container(self) -> Container | None:
+        """The container that the service is in."""
+        return self.origin.container if self.origin else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +85,9 @@ class Naming:
     namespace: str | None = None
     resource_attributes: Mapping[str, str] = field(default_factory=dict)
     host: str = field(default_factory=socket.gethostname)
+    describe: Describe = lambda container, pid: Metadata(
+        {"container.id": container.id} if container.id else {}
+    )
 
 
 def parse_resource_attributes(text: str) -> dict[str, str]:
@@ -93,30 +120,54 @@ class Namer:
 
     def identity(self, tgid: int, executable: str, program: Program) -> Identity:
         """The resource of the service that process ``tgid`` leads."""
-        own = self._own_attributes(tgid)
-        configured = self._naming.resource_attributes
-        attributes: dict[str, str | int] = dict(self._process_attributes(tgid, executable))
-        attributes |= own | dict(configured)
+        language = program.language or self._native_language(tgid)
+        origin = Origin(
+            tgid,
+            program.name,
+            self._own_attributes(tgid),
+            self._process_attributes(tgid, executable),
+            containers.look(self._procfs, tgid),
+        )
+        return self._named(origin, language, sdk.evidence(self._procfs, tgid, language))
+
+    def again(self, identity: Identity) -> Identity:
+        """The same, with what is said of its container by now."""
+        if identity.origin is None:
+            return identity
+        return self._named(identity.origin, identity.language, identity.sdk)
+
+    def _named(self, origin: Origin, language: str, evidence: str) -> Identity:
+        own, configured = origin.own, self._naming.resource_attributes
+        told = Metadata({})
+        if origin.container is not None:
+            told = self._naming.describe(origin.container, int(origin.process["process.pid"]))
+        attributes = {**origin.process, **told.attributes, **own, **configured}
         for key in _SERVICE_KEYS:
             attributes.pop(key, None)
-        language = program.language or self._native_language(tgid)
         return Identity(
             service_name=_first(
                 self._naming.service_name,
                 configured.get("service.name"),
                 own.get("service.name"),
-                program.name,
-                f"pid-{tgid}",
+                told.service_name,
+                origin.program_name,
+                f"pid-{origin.tgid}",
             ),
             namespace=_first(
                 self._naming.namespace,
                 configured.get("service.namespace"),
                 own.get("service.namespace"),
+                told.namespace,
             ),
-            instance_id=_first(own.get("service.instance.id"), f"{self._naming.host}:{tgid}"),
+            instance_id=_first(
+                own.get("service.instance.id"),
+                told.instance_id,
+                f"{self._naming.host}:{origin.tgid}",
+            ),
             language=language,
             attributes=attributes,
-            sdk=sdk.evidence(self._procfs, tgid, language),
+            sdk=evidence,
+            origin=origin,
         )
 
     def sdk(self, tgid: int, language: str) -> str:
@@ -138,15 +189,12 @@ class Namer:
     def _process_attributes(self, tgid: int, executable: str) -> dict[str, str | int]:
         """``process.pid`` is what the process itself knows as its id, as its own SDK would say."""
         pids = self._procfs.namespace_pids(tgid)
-        found: dict[str, str | int] = {
+        return {
             "host.name": self._naming.host,
             "process.pid": pids[-1] if pids else tgid,
             "process.executable.name": posixpath.basename(executable),
             "process.executable.path": executable,
         }
-        if container := self._procfs.container_id(tgid):
-            found["container.id"] = container
-        return found
 
     def _native_language(self, tgid: int) -> str:
         path = self._procfs.executable_file(tgid)

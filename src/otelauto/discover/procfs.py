@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -34,7 +33,6 @@ _UNIX_STREAM = b"0001"
 _FILE_LIMIT = 1 << 20  # bytes read of any one file
 _FD_LIMIT = 16_384  # descriptors looked at; listening sockets are opened early
 _CHUNK = 1 << 16
-_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Image(NamedTuple):
@@ -188,11 +186,21 @@ class ProcFs:
                 return tuple(int(pid) for pid in line.split()[1:] if pid.isdigit())
         return ()
 
-    def container_id(self, tgid: int) -> str:
-        """The 64 hexadecimal digits by which container runtimes name a cgroup; or empty."""
-        paths = _text(self._read(f"{tgid}/cgroup", _CHUNK, optional=True) or b"")
-        found = _CONTAINER_ID.findall(paths)
-        return str(found[-1]) if found else ""
+    def cgroup(self, tgid: int) -> str:
+        """The text of /proc/<pid>/cgroup (cgroups(7))."""
+        return _text(self._read(f"{tgid}/cgroup", _CHUNK, optional=True) or b"")
+
+    def mountinfo(self, tgid: int) -> str:
+        """The text of /proc/<pid>/mountinfo, its first MiB."""
+        return _text(self._read(f"{tgid}/mountinfo", _FILE_LIMIT, optional=True) or b"")
+
+    def host_file(self, path: str) -> bytes:
+        """The first MiB of a file of the host, as process 1 sees it; empty if there is none."""
+        return self._read(f"1/root/{path}", _FILE_LIMIT, optional=True) or b""
+
+    def malformed(self) -> None:
+        """Count a file that made no sense."""
+        self._counters.add(UNREADABLE, label="malformed")
 
     def children(self, tgid: int) -> list[int]:
         """Living children of all threads; empty on kernels built without PROC_CHILDREN."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -213,6 +214,21 @@ class Discovery:
         self._table.read_sockets(process, force=True)
         family = self._family(process, {i for i, p in self._table.ports.items() if p == port})
         return self._settle(family)
+
+    def describe_again(self, pods: AbstractSet[str]) -> Changes:
+        """What is said of these pods has changed: the services in them that are not what they were.
+
+        The pods are those of :attr:`Container.pod_uid`.
+        """
+        changes = Changes()
+        for group in self._groups.all():
+            identity = group.identity
+            container = identity.container if identity else None
+            if identity is None or container is None or container.pod_uid not in pods:
+                continue
+            group.identity = self._namer.again(identity)
+            self._publish(group, changes)
+        return changes
 
     def _read_listeners(self, *, force: bool) -> None:
         """Bring listeners up to date in the network namespaces that matter."""

@@ -8,12 +8,13 @@ the OpenTelemetry specification "Prometheus and OpenMetrics Compatibility".
 from __future__ import annotations
 
 import enum
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from otelauto.export.red import Collected
-from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument
+from otelauto.flows.vocabulary import Attributes, Instrument, ResourceValue
 from otelauto.hot.cells import Lines, Series
 from otelauto.spans.service import identity_attributes
 from otelauto.spans.span import Service
@@ -71,17 +72,21 @@ def label_name(attribute: str) -> str:
     return f"key_{cleaned}" if cleaned[:1].isdigit() else cleaned
 
 
-def labels(attributes: Mapping[str, AttributeValue]) -> str:
+def labels(attributes: Mapping[str, ResourceValue]) -> str:
     """``a="x",b="y"`` of :func:`label_pairs`."""
     return ",".join(f'{name}="{_escape(text)}"' for name, text in label_pairs(attributes).items())
 
 
-def label_pairs(attributes: Mapping[str, AttributeValue]) -> dict[str, str]:
-    """Labels of attributes; those that share a label name are joined with ``;`` in key order."""
+def label_pairs(attributes: Mapping[str, ResourceValue]) -> dict[str, str]:
+    """Labels of attributes; those that share a label name are joined with ``;`` in key order.
+
+    A list is written as JSON, as OpenTelemetry's compatibility with Prometheus has it.
+    """
     merged: dict[str, str] = {}
     for key in sorted(attributes):
         value = attributes[key]
-        text = str(value).lower() if isinstance(value, bool) else str(value)
+        listed = isinstance(value, bool | tuple)
+        text = json.dumps(value, separators=(",", ":")) if listed else str(value)
         name = label_name(key)
         merged[name] = f"{merged[name]};{text}" if name in merged else text
     return merged

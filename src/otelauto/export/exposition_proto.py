@@ -15,7 +15,7 @@ from otelauto.export.exposition import Family, Kind, label_pairs, metric_name
 from otelauto.export.points import Exemplar, Exponential, Point, point_of
 from otelauto.export.protobuf import double, integer, sized, text, varint, zigzag
 from otelauto.export.red import Collected
-from otelauto.flows.vocabulary import AttributeValue, Instrument
+from otelauto.flows.vocabulary import Instrument, ResourceValue
 from otelauto.hot.cells import Series
 from otelauto.spans.service import identity_attributes
 from otelauto.spans.span import Service
@@ -90,7 +90,7 @@ def _message(name: str, about: str, kind: int, unit: str, metrics: Sequence[byte
     return varint(len(body)) + body
 
 
-def _labels(attributes: Mapping[str, AttributeValue]) -> bytes:
+def _labels(attributes: Mapping[str, ResourceValue]) -> bytes:
     """Metric.label = 1; LabelPair: name = 1, value = 2."""
     pairs = label_pairs(attributes).items()
     return b"".join(sized(1, text(1, name) + text(2, value)) for name, value in sorted(pairs))

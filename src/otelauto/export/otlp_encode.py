@@ -9,7 +9,7 @@ caches are bounded. Tests decode the output with opentelemetry-proto and compare
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from otelauto.export.encoded import EncodedSpans, Item
 from otelauto.export.otlp_points import (
@@ -25,7 +25,12 @@ from otelauto.export.points import Exemplar, Point, Told, point_of
 from otelauto.export.protobuf import double, head, integer, sized, text, varint
 from otelauto.export.red import Collected
 from otelauto.export.transport import Piece
-from otelauto.flows.vocabulary import Attributes, AttributeValue, Instrument, Side
+from otelauto.flows.vocabulary import (
+    AttributeValue,
+    Instrument,
+    ResourceValue,
+    Side,
+)
 from otelauto.hot.cells import Series
 from otelauto.spans.clock import WallClock
 from otelauto.spans.service import identity_attributes
@@ -49,8 +54,10 @@ _FLAGS = struct.Struct("<2sI")
 STATUS = sized(15, integer(3, STATUS_ERROR))
 
 
-def any_value(value: AttributeValue) -> bytes:
+def any_value(value: ResourceValue) -> bytes:
     """A common.v1 AnyValue message. An integer beyond 64 bits is written as a string."""
+    if isinstance(value, tuple):
+        return sized(5, b"".join(sized(1, any_value(each)) for each in value))
     if isinstance(value, str):
         return text(1, value)
     if isinstance(value, bool):
@@ -60,12 +67,12 @@ def any_value(value: AttributeValue) -> bytes:
     return double(4, value)
 
 
-def key_value(field: int, name: str, value: AttributeValue) -> bytes:
+def key_value(field: int, name: str, value: ResourceValue) -> bytes:
     """A common.v1 KeyValue as the repeated field ``field`` of its parent."""
     return sized(field, text(1, name) + sized(2, any_value(value)))
 
 
-def key_values(field: int, attributes: Attributes) -> bytes:
+def key_values(field: int, attributes: Mapping[str, ResourceValue]) -> bytes:
     """Attributes as the repeated field ``field`` of their parent."""
     return b"".join(key_value(field, name, value) for name, value in attributes.items())
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 AttributeValue = str | int | float | bool
 Attributes = dict[str, AttributeValue]
+ResourceValue = AttributeValue | tuple[str, ...]  # lists describe services, never exchanges
 
 
 class Desync(Exception):  # noqa: N818  (a state of affairs, not an error of ours)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from otelauto.flows.vocabulary import Attributes, AttributeValue
+from otelauto.flows.vocabulary import Attributes, AttributeValue, ResourceValue
 from otelauto.spans.span import Service
 
 IDENTITY = ("service.name", "service.namespace", "service.instance.id")
@@ -24,7 +24,7 @@ def build_service(
     pid: int | None = None,
     executable: str | None = None,
     language: str | None = None,
-    extra: Mapping[str, AttributeValue] | None = None,
+    extra: Mapping[str, ResourceValue] | None = None,
     sdk: str = "",
 ) -> Service:
     """A :class:`Service` with its resource attributes.
@@ -35,7 +35,7 @@ def build_service(
     detected, but the service's identity is the first three arguments. ``sdk``: what tells of an SDK
     of its own.
     """
-    attributes: Attributes = {"os.type": "linux", **(host or {})}
+    attributes: dict[str, ResourceValue] = {"os.type": "linux", **(host or {})}
     if pid is not None:
         attributes["process.pid"] = pid
     if executable:

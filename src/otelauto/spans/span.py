@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from otelauto.flows.vocabulary import Attributes, Instrument, Side
+from otelauto.flows.vocabulary import Attributes, Instrument, ResourceValue, Side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +21,7 @@ class Service:
     name: str
     namespace: str
     instance_id: str
-    attributes: Attributes = field(default_factory=dict)
+    attributes: dict[str, ResourceValue] = field(default_factory=dict)
     sdk: str = ""
 
 
