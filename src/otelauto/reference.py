@@ -131,6 +131,8 @@ RESOURCE: Final = (
         "the configuration, or the service's environment"),
     Attribute("service.instance.id", "string", BOTH, REQUIRED,
         "the service's environment, else `host:pid`"),
+    Attribute("service.version", "string", BOTH, "if one is given",
+        "the service's environment, or the pod's annotations and labels"),
     Attribute("host.name", "string", BOTH, REQUIRED, "the host's name"),
     Attribute("host.id", "string", BOTH, RECOMMENDED, "`/etc/machine-id`"),
     Attribute("os.type", "string", BOTH, REQUIRED, "`linux`"),
@@ -142,6 +144,29 @@ RESOURCE: Final = (
     Attribute("telemetry.sdk.version", "string", BOTH, REQUIRED, "otelauto's version"),
     Attribute("telemetry.sdk.language", "string", BOTH, RECOMMENDED,
         "the program and what it has mapped"),
+    *(Attribute(name, "string", BOTH, "in a container", source)
+      for name, source in (
+        ("container.id", "the process's cgroup, or the kubelet's mounts"),
+        ("container.name", "the runtime's file of the container"),
+        ("container.image.name", "the runtime's file, or the Kubernetes API"),
+    )),
+    Attribute("container.image.tags", "string[]", BOTH, "in a container",
+        "the runtime's file, or the Kubernetes API"),
+    *(Attribute(f"k8s.{name}", "string", BOTH, condition, source)
+      for name, condition, source in (
+        ("cluster.name", "if one is given", "the configuration"),
+        ("node.name", "in a pod", "the Kubernetes API, or the configuration"),
+        ("namespace.name", "in a pod", "the Kubernetes API, or the runtime's file"),
+        ("pod.name", "in a pod", "the Kubernetes API, or the runtime's file"),
+        ("pod.uid", "in a pod", "the process's cgroup, or the kubelet's mounts"),
+        ("container.name", "in a pod", "the kubelet's mounts, or the runtime's file"),
+        ("deployment.name", "if a Deployment made the pod", "the Kubernetes API"),
+        ("replicaset.name", "if a ReplicaSet made the pod", "the Kubernetes API"),
+        ("statefulset.name", "if a StatefulSet made the pod", "the Kubernetes API"),
+        ("daemonset.name", "if a DaemonSet made the pod", "the Kubernetes API"),
+        ("job.name", "if a Job made the pod", "the Kubernetes API"),
+        ("cronjob.name", "if a CronJob made the Job", "the Kubernetes API"),
+    )),
 )  # fmt: skip
 SPAN: Final = (*HTTP, *CALLS, *ALL)
 

@@ -29,9 +29,9 @@ from otelauto.export.exporter import Reason
 from otelauto.export.exposition import Kind
 from otelauto.export.own_metrics import process_families
 from otelauto.gauges import OWN
-from otelauto.instrument import KERNEL_COUNTERS
 from otelauto.protocols import grpc, http1_describe
 from otelauto.spans.naming import INSTRUMENTS as NAMES_OF_2023
+from otelauto.totals import KERNEL_COUNTERS
 
 LOSSES = (ROOT / "docs" / "losses.md").read_text()
 PREFIXES = ("printer", "otlp_traces")  # of counters whose names are made by export/exporter.py

@@ -19,7 +19,9 @@ from otelauto import reference
 from otelauto.capabilities import CAPABILITIES
 
 # Who sets attributes of spans and resources.
-SETTERS = [*(PACKAGE / "protocols").glob("*.py"), *(PACKAGE / "spans").glob("*.py")]
+SETTERS = [
+    path for room in ("protocols", "spans", "kubernetes") for path in (PACKAGE / room).glob("*.py")
+]
 ROOTS = (
     "client|container|error|graphql|host|http|jsonrpc|k8s|network|os|otelauto|process|rpc|server"
     "|service|telemetry|url|user_agent"
