@@ -18,9 +18,8 @@ from tests.kubernetes.cluster import ROOT, ControlPlane, control_plane, document
 
 from otelauto.counters import Counters
 from otelauto.kubernetes.access import from_kubeconfig
-from otelauto.kubernetes.api import Api, GoneError
 from otelauto.kubernetes.pods import PodStore
-from otelauto.kubernetes.watch import LISTS, PODS, REQUESTS_FAILED, PodWatch
+from otelauto.kubernetes.watch import LISTS, REQUESTS_FAILED, PodWatch
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 MANIFESTS = ROOT / "deploy" / "kubernetes"
@@ -126,13 +125,6 @@ def test_pods_come_change_and_go(plane: ControlPlane, token: str) -> None:
         wait_until(lambda: store.get(later) is None, "it is gone")
         assert watch.problem == ""
         assert counters.get(LISTS) == 1
-
-
-def test_an_old_version_is_gone(plane: ControlPlane, token: str) -> None:
-    api = Api(from_kubeconfig(plane.kubeconfig(token)))
-    with pytest.raises(GoneError):
-        next(api.events(PODS, {"resourceVersion": "1"}, lambda: None))
-    api.close()
 
 
 def test_a_wrong_token_is_denied_and_told(plane: ControlPlane) -> None:

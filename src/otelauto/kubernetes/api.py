@@ -138,7 +138,8 @@ class Api:
 
     def _broken(self, error: Exception) -> ApiError:
         self.close()
-        if isinstance(error, ssl.SSLError):
+        # An end without a farewell is a server that went away.
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             return ApiError("tls", f"TLS with the API server failed: {error.reason or error}")
         return ApiError("unreachable", f"{type(error).__name__}: {error}")
 
