@@ -21,7 +21,12 @@ FILES = {
         "otel_metrics",
         "otel_metrics_export",
     ),
-    "strange key": ("zzzzzz: 1\n", "c.yml:1:", "zzzzzz", "Known here: channel_buffer_len"),
+    "strange key": (
+        "zzzzzz: 1\n",
+        "c.yml:1:",
+        "zzzzzz",
+        "Known here: attributes, channel_buffer_len",
+    ),
     "key is a list": ("? [a]\n: 1\n", "c.yml:1:", "plain word", "docs/config.md"),
     "merge key": ("ebpf: &a {}\nhttp:\n  <<: *a\n", "c.yml:3:", "merge keys", "Repeat"),
     "nested unknown": (

@@ -8,9 +8,10 @@ import gzip
 import json
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import cramjam
 import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -30,6 +31,14 @@ from otelauto.export.red import Red
 from otelauto.export.transport import Compression, Verdict
 
 REQUESTS = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest}
+UNPACK: dict[Compression, Callable[[bytes], bytes]] = {
+    Compression.NONE: bytes,
+    Compression.GZIP: gzip.decompress,
+    Compression.DEFLATE: zlib.decompress,
+    Compression.ZLIB: zlib.decompress,
+    Compression.ZSTD: lambda body: bytes(cramjam.zstd.decompress(body)),
+    Compression.SNAPPY: lambda body: bytes(cramjam.snappy.decompress_raw(body)),
+}
 IDS = ("traceId", "spanId", "parentSpanId")
 # Of experiments (profiles' string table); nothing that is sent has them.
 NOT_SENT = {"string_value_strindex", "key_strindex", "entity_refs", "key_ref", "string_value_ref"}
@@ -207,9 +216,7 @@ def test_spans_over_http(receiver: Receiver, compression: Compression) -> None:
     (_, headers, body), (_, _, again) = receiver.requests
     assert body == again
     assert headers["content-type"] == "application/json"
-    unpack = {Compression.GZIP: gzip.decompress, Compression.DEFLATE: zlib.decompress}
-    plain = unpack.get(compression, bytes)(body)
-    message = read("traces", plain)
+    message = read("traces", UNPACK[compression](body))
     found = [
         span.attributes[0].value.int_value
         for resource in message.resource_spans  # type: ignore[attr-defined]
