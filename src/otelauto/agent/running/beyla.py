@@ -50,6 +50,10 @@ class _Token:
         """What the instrumenter sends."""
         return {"authorization": self._value}
 
+    def checks(self) -> bool:
+        """It is there to check who sends."""
+        return True
+
     def admits(self, headers: Mapping[str, str]) -> bool:
         """Whether it is the instrumenter that sends."""
         given = headers.get("authorization", "").encode("utf-8", "surrogateescape")
