@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.harness import http2_clients, servers, traffic
 from tests.e2e.harness.compare import Record, compare, expectations, logs_agree
-from tests.e2e.harness.first_call import make_a_first_tls_call
+from tests.e2e.harness.first_call import Caller
 from tests.e2e.harness.http2_clients import Client, Job
 from tests.e2e.harness.otelauto import Otelauto, configuration
 from tests.e2e.harness.rig import ident_of
@@ -67,10 +67,12 @@ def test_every_exchange_is_one_true_span(
             job = Job(tmp_path, running.port, server.tls, count, server.features)
             clients.append(stack.enter_context(maker(job)))
         watched = {client.name: client.process.pid for client in clients if client.process}
-        yaml = configuration(ports=[running.port], pids=list(watched.values()))
+        caller = stack.enter_context(Caller(running.port, tmp_path / "caller.err"))
+        pids = [*watched.values(), *([caller.process.pid] if server.tls else [])]
+        yaml = configuration(ports=[running.port], pids=pids)
         with Otelauto(tmp_path, yaml) as otelauto:
             if server.tls:
-                make_a_first_tls_call(running.port, otelauto)
+                caller.call(otelauto)
             records = exchange_all(clients, running.log, otelauto)
         served = traffic.read_lines(running.log)
     assert {span["attributes"].get("network.protocol.version") for span in otelauto.spans} == {"2"}
