@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import signal
 import sys
 import uuid
 from collections.abc import Iterator
@@ -102,6 +103,7 @@ def serving(where: Place, log: Path) -> Iterator[int]:
     with Process([*words, sys.executable, SERVER, str(port)], log, env=env) as process:
         process.wait_for(lambda: accepts(port), "the service listens")
         yield port
+        process.stop(signal.SIGKILL)  # process 1 of a container does not end by SIGTERM
 
 
 def ask_service(port: int, count: int = REQUESTS) -> None:
