@@ -118,10 +118,11 @@ class Handler(Protocol):
             otelauto.errors.OtelautoError: they cannot be had now.
         """
 
+    def checks(self) -> bool:
+        """Whether it is for servers, too."""
+
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a server takes a request with these fields, names in small letters. One that is
-        for clients only does not have it.
-        """
+        """Whether a server takes a request with these fields, names in small letters."""
 
 
 Labels = tuple[tuple[str, str], ...]  # name and value, sorted by name; __name__ is among them

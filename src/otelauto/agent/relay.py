@@ -137,7 +137,7 @@ class HandlerRelay(Relay):
         """Whether it is a handler for servers, too."""
         try:
             with self._call() as target:
-                return hasattr(target, "admits")
+                return bool(target.checks())
         except Refused:
             return True  # it will be seen when there is one
 
@@ -145,7 +145,7 @@ class HandlerRelay(Relay):
         """Nobody, if there is no handler now."""
         try:
             with self._call() as target:
-                return hasattr(target, "admits") and bool(target.admits(headers))
+                return bool(target.admits(headers))
         except Refused:
             return False
 

@@ -66,6 +66,14 @@ class OAuth2(Running):
         self.last_error = ""
         return {"authorization": header}
 
+    def checks(self) -> bool:
+        """Only the server that gave a token knows whether it is right."""
+        return False
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Nobody."""
+        return False
+
 
 def _http(content: Decoded) -> Decoded:
     """What the HTTP client of Prometheus's components is told, whose TLS block has other words."""
