@@ -33,6 +33,16 @@ def _other_value_flags(tree: Command) -> list[str]:
     return sorted({*_value_flags(tree)} - {*_value_flags(tree, FILE, DIRECTORY)})
 
 
+def _value_patterns(tree: Command) -> dict[str, str]:
+    """Flags with a value, by what is completed behind them, as patterns of a shell's ``case``."""
+    return {
+        "values": " | ".join(_value_flags(tree)),
+        "file_flags": " | ".join(_value_flags(tree, FILE)),
+        "directory_flags": " | ".join(_value_flags(tree, DIRECTORY)),
+        "other_flags": " | ".join(_other_value_flags(tree)),
+    }
+
+
 def _steps(tree: Command) -> Iterable[tuple[str, str, str]]:
     """(command so far, next word, command then) of each way down."""
     for command in tree.all():
@@ -120,10 +130,7 @@ def bash(tree: Command) -> str:
     return _BASH.format(
         steps="\n".join(steps),
         commands="\n".join(commands),
-        values=" | ".join(_value_flags(tree)),
-        file_flags=" | ".join(_value_flags(tree, FILE)),
-        directory_flags=" | ".join(_value_flags(tree, DIRECTORY)),
-        other_flags=" | ".join(_other_value_flags(tree)),
+        **_value_patterns(tree),
     )
 
 
@@ -194,10 +201,7 @@ def zsh(tree: Command) -> str:
     return _ZSH.format(
         steps="\n".join(steps),
         commands="\n".join(commands),
-        values=" | ".join(_value_flags(tree)),
-        file_flags=" | ".join(_value_flags(tree, FILE)),
-        directory_flags=" | ".join(_value_flags(tree, DIRECTORY)),
-        other_flags=" | ".join(_other_value_flags(tree)),
+        **_value_patterns(tree),
     )
 
 
