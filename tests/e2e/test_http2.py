@@ -255,22 +255,15 @@ def _planned_calls(
     return calls, served, otelauto
 
 
-@pytest.mark.parametrize("server", servers.GRPC, ids=lambda server: server.name)
-def test_calls_of_a_go_client(server: Server, tmp_path: Path) -> None:
-    """grpc-go as a client, both ends watched: all codes, all kinds, given up and too late."""
+@pytest.mark.parametrize(
+    ("server", "client"),
+    [*((server, "grpcclient") for server in servers.GRPC), (servers.TONIC, "tonic-client")],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_calls_with_both_ends_watched(server: Server, client: str, tmp_path: Path) -> None:
+    """grpc-go or tonic as a client: all codes, all kinds, given up and too late."""
     count = REQUESTS // 3
-    calls, served, otelauto = _planned_calls(server, "grpcclient", count, tmp_path)
-    assert {call["code"] for call in calls} == set(range(17))
-    for kind in ("server", "client"):
-        spans = [span for span in otelauto.spans if span["kind"] == kind]
-        problems = grpc_problems(calls, served, spans)
-        assert not problems, f"{kind}: {len(problems)} of {count}: {problems[:5]}"
-
-
-def test_calls_between_tonics(tmp_path: Path) -> None:
-    """Rust's tonic at both ends: all codes, all kinds, given up and too late."""
-    count = REQUESTS // 3
-    calls, served, otelauto = _planned_calls(servers.TONIC, "tonic-client", count, tmp_path)
+    calls, served, otelauto = _planned_calls(server, client, count, tmp_path)
     assert {call["code"] for call in calls} == set(range(17))
     for kind in ("server", "client"):
         spans = [span for span in otelauto.spans if span["kind"] == kind]

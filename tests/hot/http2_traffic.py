@@ -6,8 +6,9 @@ from __future__ import annotations
 import base64
 import random
 from dataclasses import dataclass, field
+from functools import partial
 
-from tests.hot.traffic import HOSTS, PARENTS, PATHS, STATUSES
+from tests.hot.traffic import HOSTS, PARENTS, PATHS, STATUSES, damage
 from tests.hot.twin import Step
 from tests.wire.http2 import (
     END_HEADERS,
@@ -304,25 +305,12 @@ class Http2Traffic:
                 wire.send(side, text[begin:end], captured)
                 self.now = wire.time
                 if choice.random() < 0.1 * (1 - talk.plain):
-                    self._damage(wire)
+                    damage(choice, wire, partial(self._hand_over, wire))
                 self.steps += wire.records
                 wire.records.clear()
 
-    def _damage(self, wire: Wire) -> None:
-        choice = self.choice
-        match choice.randrange(5):
-            case 0:
-                wire.records.pop()
-            case 1:
-                record = bytearray(wire.records.pop())
-                record[choice.randrange(len(record))] ^= 1 << choice.randrange(8)
-                wire.records.append(bytes(record))
-            case 2:
-                wire.offsets[choice.randrange(2)] += choice.randint(1, 50)
-            case 3:
-                wire.tgid = choice.choice((77, 78))
-            case _:
-                wire.sequence += choice.randint(1, 3)
+    def _hand_over(self, wire: Wire) -> None:
+        wire.tgid = self.choice.choice((77, 78))
 
     def _end(self, talk: _Talk) -> None:
         choice, wire = self.choice, talk.wire

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tests.hot.twin import Step
 from tests.wire.wire import BEGIN_NS, CLIENT, SECOND_NS, SERVER, Heads, Wire
@@ -46,6 +48,23 @@ class _Talk:
 
     wire: Wire
     plain: float  # share of exchanges without any oddity
+
+
+def damage(choice: random.Random, wire: Wire, otherwise: Callable[[], None]) -> None:
+    """A record that lacks, one with a bit turned, a place or a number lost; or ``otherwise``."""
+    match choice.randrange(5):
+        case 0:
+            wire.records.pop()
+        case 1:
+            record = bytearray(wire.records.pop())
+            record[choice.randrange(len(record))] ^= 1 << choice.randrange(8)
+            wire.records.append(bytes(record))
+        case 2:
+            wire.offsets[choice.randrange(2)] += choice.randint(1, 50)
+        case 3:
+            otherwise()
+        case _:
+            wire.sequence += choice.randint(1, 3)
 
 
 class Traffic:
@@ -207,7 +226,7 @@ class Traffic:
                 if choice.random() < 0.02 * (1 - talk.plain):
                     wire.tgid = choice.choice((77, 78))
                 if choice.random() < 0.1 * (1 - talk.plain):
-                    self._damage(talk)
+                    damage(choice, talk.wire, partial(self._shorten, talk.wire))
                 self._flush(talk)
                 if choice.random() < 0.02:
                     self.now += choice.choice((1000, 6 * SECOND_NS))
@@ -221,21 +240,8 @@ class Traffic:
         cuts = sorted({choice.randint(first, len(text)) for _ in range(count)} - {0, len(text)})
         return list(zip((0, *cuts), (*cuts, len(text)), strict=True))
 
-    def _damage(self, talk: _Talk) -> None:
-        choice, wire = self.choice, talk.wire
-        match choice.randrange(5):
-            case 0:
-                wire.records.pop()
-            case 1:
-                record = bytearray(wire.records.pop())
-                record[choice.randrange(len(record))] ^= 1 << choice.randrange(8)
-                wire.records.append(bytes(record))
-            case 2:
-                wire.offsets[choice.randrange(2)] += choice.randint(1, 50)
-            case 3:
-                wire.records.append(wire.records[-1][: choice.randrange(200)])
-            case _:
-                wire.sequence += choice.randint(1, 3)
+    def _shorten(self, wire: Wire) -> None:
+        wire.records.append(wire.records[-1][: self.choice.randrange(200)])
 
     def _end(self, talk: _Talk) -> None:
         choice = self.choice
