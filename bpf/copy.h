@@ -86,7 +86,7 @@ INLINE __u32 read_vectors(struct workspace *w, const struct user_bytes *from)
  */
 struct loop {
 	struct workspace *w;
-	__u32 first; /* bytes to copy; or length of the segment */
+	__u32 bytes; /* to copy; or that the segment has */
 	__u32 skipped;
 };
 #ifdef HAS_LOOPS
@@ -105,7 +105,7 @@ REPEATED long copy_vector(__u64 i, struct loop *loop)
 {
 	struct workspace *w = loop->w;
 	__u64 at = w->walk.done, from = w->walk.start, part, base;
-	__u32 wanted = loop->first, skipped = loop->skipped;
+	__u32 wanted = loop->bytes, skipped = loop->skipped;
 
 	if (i >= VECTORS_READ || at >= wanted)
 		return 1;
@@ -144,7 +144,7 @@ GLOBAL __u32 copy_vectors(__u32 slot, __u32 vector_count, __u32 wanted, __u32 sk
 	OPAQUE(skipped); /* where nothing is, the verifier wants it passed all the same */
 	if (!w)
 		return 0;
-	loop.first = wanted > CAPTURE_MAX ? CAPTURE_MAX : wanted;
+	loop.bytes = wanted > CAPTURE_MAX ? CAPTURE_MAX : wanted;
 	w->walk.done = 0;
 	w->walk.start = 0;
 	REPEAT(vector_count, copy_vector, &loop);
@@ -155,7 +155,7 @@ GLOBAL __u32 copy_vectors(__u32 slot, __u32 vector_count, __u32 wanted, __u32 sk
 REPEATED long copy_tail(__u64 i, struct loop *loop)
 {
 	struct workspace *w = loop->w;
-	__u64 length = loop->first, window = length - TAIL_SIZE, from = w->walk.start, to, part, at;
+	__u64 length = loop->bytes, window = length - TAIL_SIZE, from = w->walk.start, to, part, at;
 	__u64 base, start = from;
 
 	if (i >= VECTORS_READ || from >= length)
@@ -185,7 +185,7 @@ REPEATED long copy_tail(__u64 i, struct loop *loop)
 /* The last TAIL_SIZE bytes of a segment of `length` bytes that lies in vectors. */
 GLOBAL __u32 copy_vector_tail(__u32 slot, __u32 vector_count, __u32 length)
 {
-	struct loop loop = { .w = workspace_get(slot), .first = length };
+	struct loop loop = { .w = workspace_get(slot), .bytes = length };
 	struct workspace *w = loop.w;
 
 	if (!w || length < TAIL_SIZE)
